@@ -1,0 +1,1 @@
+"""outriderd: wires the parts of one host together."""

@@ -1,0 +1,1 @@
+"""What is: the catalogue, lookups and watches."""

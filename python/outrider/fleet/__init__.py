@@ -1,0 +1,1 @@
+"""What should be: the fleet file, its validation, graph of needs, placement and importers."""

@@ -1,0 +1,1 @@
+"""What one host does: supervisors, probes, registration and publishing."""

@@ -1,0 +1,1 @@
+"""Consul: the client, registration, watches, locks and the key-value layout."""
