@@ -28,7 +28,7 @@ class Instance(Struct, frozen=True, array_like=True):
 
 
 class Entry(Struct, frozen=True, array_like=True):
-    """One agent in the catalogue: its routing set, best evidence first. `held`: callers wait instead of being refused."""
+    """One agent in the catalogue: its routing set, best evidence first. `held`: callers wait, nobody is refused."""
 
     agent: str
     instances: tuple[Instance, ...] = ()

@@ -35,7 +35,7 @@ class Code(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 class Probe(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How the shim asks an instance whether it is well.
 
-    type: http (GET answers below 400), tcp (connects), zmq (REQ is answered), command (exits 0), heartbeat (file touched)
+    type: http (GET is below 400), tcp (connects), zmq (REQ is answered), command (exits 0), heartbeat (file touched)
     port: name of the port to ask; by default `health` where the agent has one, else `main`
     path: path of an http probe
     request: what a zmq probe sends

@@ -11,7 +11,7 @@ from outrider.errors import HostError
 
 
 class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to reach the Consul agent of this host. `token_file` holds the token, mode 0600; `servers` are "host:port" HTTP addresses."""
+    """How to reach the Consul agent of this host. `token_file`: mode 0600; `servers`: their "host:port" for HTTP."""
 
     host: str = "127.0.0.1"
     port: int = 8500
@@ -24,8 +24,9 @@ class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One host's shim. `free_ports`: an agent's taken port is replaced by a free one (embedded mode) instead of refused.
+    """One host's shim.
 
+    free_ports: an agent's taken port is replaced by a free one (embedded mode) instead of refused
     starts: instances that may be starting at one time, so that a whole host does not compete for the cores at once
     needs_wait_s: seconds that an instance waits for its needs before it starts without them
     """

@@ -10,7 +10,7 @@ InstanceStatus = Literal["starting", "passing", "warning", "critical", "stopped"
 
 
 class InstanceReport(Struct, frozen=True):
-    """One instance of the fleet. `since`: Unix seconds of the last change; `age_s`: age of this knowledge; `detail`: why."""
+    """One instance. `since`: Unix seconds of its last change; `age_s`: age of this knowledge; `detail`: why."""
 
     agent: str
     instance: str

@@ -25,7 +25,7 @@ class AgentDoc(Struct, frozen=True, omit_defaults=True):
 
 
 class Placed(Struct, frozen=True, omit_defaults=True):
-    """One instance of a placement. `entry` is the key of the agent's `hosts` that it fills, `generation` its restarts asked for."""
+    """One instance of a placement. `entry`: the key of `hosts` that it fills; `generation`: restarts asked for."""
 
     instance: str
     host: str
