@@ -12,11 +12,11 @@ description:
   - The choice is kept in O(state_file), so that a second run changes nothing.
 options:
   ports: {description: Wanted ports by name., type: dict, required: true}
-  state_file: {description: JSON file that keeps the choice. Other names in it are left alone., type: path, required: true}
+  state_file: {description: JSON file that keeps the choice., type: path, required: true}
   address: {description: Address that the ports are for., type: str, default: 127.0.0.1}
-  free: {description: Choose another port where one is taken; if false a taken port is an error., type: bool, default: true}
+  free: {description: Whether another port is chosen or a taken one refused., type: bool, default: true}
   mine:
-    description: A folder. A port that is kept in O(state_file) and taken by a process whose environment names this folder is ours.
+    description: A folder. Processes with it in their environment are ours and may keep their ports.
     type: path
 attributes:
   check_mode: {support: full, description: Chooses but keeps nothing.}
@@ -35,12 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ports: {description: Chosen ports by name., returned: always, type: dict, sample: {consul_http: 18500}}
-moved:
-  description: One sentence for each wanted port that is taken.
-  returned: always
-  type: list
-  elements: str
-  sample: ["consul_http: port 8500 is taken by consul (pid 812); 18500 is used instead"]
+moved: {description: One sentence for each wanted port that is taken., returned: always, type: list, elements: str}
 """
 
 import json
@@ -50,6 +45,8 @@ from pathlib import Path
 
 import psutil
 from ansible.module_utils.basic import AnsibleModule
+
+Ports = dict[str, int]
 
 
 def is_free(address: str, port: int) -> bool:
@@ -83,9 +80,9 @@ def is_mine(port: int, folder: str | None) -> bool:
         return False
 
 
-def choose(wanted: dict[str, int], kept: dict[str, int], address: str, mine: str | None) -> tuple[dict[str, int], list[str]]:
+def choose(wanted: Ports, kept: Ports, address: str, mine: str | None) -> tuple[Ports, list[str]]:
     """Ports by name, and what had to give way: kept, else wanted, else the first free one ten thousand above."""
-    chosen: dict[str, int] = {}
+    chosen: Ports = {}
     moved: list[str] = []
     for name, port in wanted.items():
         old = kept.get(name)
@@ -96,8 +93,7 @@ def choose(wanted: dict[str, int], kept: dict[str, int], address: str, mine: str
         first = 10000 + port % 10000
         taken = {*chosen.values(), *wanted.values()} - {port}
         candidates = chain([port], range(first, 32768), range(10000, first))
-        free = (p for p in candidates if p not in taken and is_free(address, p))
-        chosen[name] = next(free)
+        chosen[name] = next(p for p in candidates if p not in taken and is_free(address, p))
         if chosen[name] != port:
             process = owner(port)
             by = f"{process.name()} (pid {process.pid})" if process else "another user's process"
@@ -121,18 +117,14 @@ def main() -> None:
     if moved and not module.params["free"]:
         module.fail_json(msg="; ".join(line.split(";")[0] for line in moved), ports=ports, moved=moved)
     after = {**before, **ports}
+    shown = [json.dumps(value, indent=1, sort_keys=True) + "\n" for value in (before, after)]
     if after != before and not module.check_mode:
         file.parent.mkdir(parents=True, exist_ok=True)
-        module.atomic_move(module_file(module, after), str(file))
-    shown = [json.dumps(value, indent=1, sort_keys=True) + "\n" for value in (before, after)]
+        fresh = Path(module.tmpdir, file.name)
+        fresh.write_text(shown[1])
+        module.atomic_move(str(fresh), str(file))
     diff = {"before": shown[0], "after": shown[1], "before_header": str(file), "after_header": str(file)}
     module.exit_json(changed=after != before, ports=ports, moved=moved, diff=diff)
-
-
-def module_file(module: AnsibleModule, value: dict[str, int]) -> str:
-    path = Path(module.tmpdir, "ports.json")
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    return str(path)
 
 
 if __name__ == "__main__":

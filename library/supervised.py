@@ -9,10 +9,10 @@ short_description: Keep a program running under the embedded mode's supervisord
 version_added: "0.1.0"
 description:
   - Starts supervisord if it does not run, takes in the program's file, and waits until the program runs.
-  - Restarts the program only if its file differs from what supervisord runs, whenever that difference came to be.
+  - Restarts the program only if its file differs from what supervisord runs.
 options:
-  program: {description: Name of the program, as in its C([program:NAME])., type: str, required: true}
-  folder: {description: The embedded mode's folder; it has C(etc/supervisord.conf) and C(run/)., type: path, required: true}
+  program: {description: Name of the program in its file., type: str, required: true}
+  folder: {description: Folder with C(etc/supervisord.conf) and C(run/)., type: path, required: true}
   timeout_s: {description: Seconds to wait until the program runs., type: int, default: 20}
 requirements: [supervisor]
 attributes:
@@ -91,7 +91,8 @@ def wait(supervisor: Any, program: str, timeout_s: float) -> dict[str, Any]:
         if info["statename"] == "FATAL" or time.monotonic() > deadline:
             log = Path(info["stdout_logfile"])
             end = "\n".join(log.read_text(errors="replace").splitlines()[-12:]) if log.exists() else ""
-            raise RuntimeError(f"{program} is {info['statename']} ({info['spawnerr'] or info['description']}). {log}:\n{end}")
+            why = info["spawnerr"] or info["description"]
+            raise RuntimeError(f"{program} is {info['statename']} ({why}). {log}:\n{end}")
         time.sleep(0.05)
 
 

@@ -49,7 +49,6 @@ sha256: {description: Checksum of the package fetched., returned: when fetched, 
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.debian_mirror import MirrorError, find, mirrors, signed_release, unpack_program
 
 OPTIONS = {name: {"type": "str", "required": True} for name in ("package", "version", "suite", "arch", "member")}
 OPTIONS |= {
@@ -60,6 +59,9 @@ OPTIONS |= {
 
 def main() -> None:
     module = AnsibleModule(OPTIONS, supports_check_mode=True)
+    # Here, because ansible-lint loads this file, to know the options, without the role's module_utils.
+    from ansible.module_utils.debian_mirror import MirrorError, find, mirrors, signed_release, unpack_program
+
     params = module.params
     dest = Path(params["dest"])
     if dest.is_file():

@@ -15,10 +15,11 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from ansible.module_utils.urls import open_url
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 APT = Path("/etc/apt")
@@ -122,8 +123,7 @@ def unpack_program(entry: Entry, mirror: str, member: str, dest: Path) -> None:
 def _get(url: str, sha256: str = "") -> bytes:
     shown = urllib.parse.urlsplit(url)._replace(netloc=urllib.parse.urlsplit(url).hostname or "").geturl()
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            content: bytes = answer.read()
+        content: bytes = open_url(url, timeout=TIMEOUT_S).read()
     except (urllib.error.URLError, OSError) as error:
         raise MirrorError(f"{shown}: {error}") from error
     found = hashlib.sha256(content).hexdigest()
