@@ -203,7 +203,7 @@ def spawn(launch: Launch) -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 launch.argv,
                 cwd=launch.cwd,
-                env=launch.env,
+                env=_with_home(launch),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -228,6 +228,14 @@ def _identity(user: str | None) -> dict[str, Any]:
         raise HostError(f"the system user {user} does not exist", hint=f"create it: useradd --system {user}") from None
     groups = os.getgrouplist(user, entry.pw_gid)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+
+
+def _with_home(launch: Launch) -> dict[str, str]:
+    """Its environment; another user does not get our home folder."""
+    with contextlib.suppress(KeyError):
+        if launch.user and os.geteuid() == 0 and launch.env.get("HOME") == os.environ.get("HOME"):
+            return launch.env | {"HOME": pwd.getpwnam(launch.user).pw_dir}
+    return launch.env
 
 
 @contextlib.contextmanager
