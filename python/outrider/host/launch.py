@@ -59,6 +59,7 @@ def launch_of(
         user=agent.user,
         version=placed.version,
         stop_timeout_s=agent.stop_timeout_s,
+        secrets=tuple(f"{name}_FILE" for name in agent.secrets),
     )
 
 
@@ -90,10 +91,7 @@ def prepare(launch: Launch, doc: AgentDoc, placed: Placed, config: Config) -> No
 
 
 def _argv(agent: Agent, folders: Folders, config: Config, ports: Mapping[str, int]) -> tuple[str, ...]:
-    if agent.command:
-        words = agent.command
-    else:
-        words = (agent.python or sys.executable, "-m", agent.module or "", *agent.args)
+    words = agent.command or (agent.python or sys.executable, "-m", agent.module or "", *agent.args)
     values = {
         "address": config.address,
         "state": str(folders.state or ""),

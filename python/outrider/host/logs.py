@@ -53,20 +53,20 @@ async def follow(path: Path, lines: int) -> AsyncIterator[str]:
     Goes on after a rotation. Raises OSError if there is no such file.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    with open(path, "rb") as file:
-        at = os.fstat(file.fileno()).st_size
-        last = _tail(file.fileno(), at, lines)
-        ended = at == 0 or os.pread(file.fileno(), 1, at - 1) == b"\n"
-        if last:
-            yield "\n".join(last) + ("\n" if ended else "")
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        at = os.fstat(fd).st_size
+        if last := _tail(fd, at, lines):
+            yield "\n".join(last) + ("\n" if os.pread(fd, 1, at - 1) == b"\n" else "")
         while True:
-            size = os.fstat(file.fileno()).st_size
-            if size < at:
+            if os.fstat(fd).st_size < at:
                 at = 0  # it was emptied
-            while data := os.pread(file.fileno(), BLOCK, at):
+            while data := os.pread(fd, BLOCK, at):
                 at += len(data)
                 yield decoder.decode(data)
             await asyncio.sleep(FOLLOW_S)
+    finally:
+        os.close(fd)
 
 
 def _tail(fd: int, size: int, lines: int) -> list[str]:

@@ -99,7 +99,8 @@ def free_port(address: str = "127.0.0.1", *, avoid: Iterable[int] = (), rng: ran
     avoided = set(avoid)
     ephemeral = ephemeral_range()
     outside = [*range(LOWEST, ephemeral.start), *range(max(LOWEST, ephemeral.stop), 65536)]
-    for pool in (outside, list(ephemeral)):
+    pools: tuple[list[int], ...] = (outside, list(ephemeral))
+    for pool in pools:
         for port in rng.sample(pool, min(TRIES, len(pool))):
             if port not in avoided and is_free(address, port):
                 return port

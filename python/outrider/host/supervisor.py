@@ -14,6 +14,7 @@ class Launch(Struct, frozen=True):
 
     user: system user, ignored where the shim is not privileged
     stop_timeout_s: seconds from SIGTERM to SIGKILL
+    secrets: names of the variables in `env` that hold the path of a secret
     """
 
     instance: str
@@ -25,6 +26,7 @@ class Launch(Struct, frozen=True):
     user: str | None = None
     version: str = ""
     stop_timeout_s: float = 5.0
+    secrets: tuple[str, ...] = ()
 
 
 class Process(Struct, frozen=True):
