@@ -18,7 +18,8 @@ LOOPBACK = "127.0.0.1"
 @pytest.fixture(scope="module")
 def local_ports() -> ModuleType:
     spec = importlib.util.spec_from_file_location("local_ports", ROOT / "library" / "local_ports.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

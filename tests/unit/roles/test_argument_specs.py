@@ -1,4 +1,4 @@
-"""Every role's argument specs and defaults name the same variables, with the role's prefix, and the same plain values."""
+"""Every role's argument specs and defaults name the same variables, with the role's prefix."""
 
 from __future__ import annotations
 
