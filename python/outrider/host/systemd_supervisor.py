@@ -41,6 +41,7 @@ PREFIX = "outrider-agent@"
 PROPERTIES = ("Id", "MainPID", "ActiveState", "Result", "ExecMainCode", "ExecMainStatus")
 SYSTEMCTL_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 1.0
+NOTICE_S = 0.005
 CLD_EXITED = 1
 
 
@@ -189,8 +190,11 @@ class SystemdSupervisor:
         ended = exit_of(None)
         try:
             async with asyncio.timeout(EXIT_TIMEOUT_S):
-                shown = parse_show(await _systemctl(unit, show_command([unit])))
-                ended = shown[0].ended() if shown else ended
+                while shown := parse_show(await _systemctl(unit, show_command([unit]))):
+                    ended = shown[0].ended()
+                    if shown[0].main_pid != process.pid:
+                        break
+                    await asyncio.sleep(NOTICE_S)  # the pidfd was quicker than systemd
         except (HostError, TimeoutError) as error:
             log.warning("%s (pid %d) ended; systemd does not say how: %s", process.instance, process.pid, error)
         callback(process, ended)
