@@ -4,7 +4,6 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH :=
-PLAY := python -m ansible playbook -i inventories/local
 PYTEST := python -m pytest
 
 .PHONY: help demo down setup test test-unit test-integration lint cli docs bench-discovery lock
@@ -13,7 +12,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 demo: setup ## the 77-agent fleet on this machine, in .outrider/, no root needed
-	@python examples/demo.py
+	@began=$$(date +%s); ansible-playbook -i inventories/local playbooks/site.yml && \
+	    OUTRIDER_RUNTIME="$(CURDIR)/.outrider/run" python examples/demo.py --began "$$began"
 
 down: ## end the demo: no process, mount or file is left
 	@python3 scripts/down.py

@@ -9,15 +9,13 @@ short_description: Choose ports that are free, and keep the choice
 version_added: "0.1.0"
 description:
   - Takes each wanted port if it is free for TCP and UDP. A taken one is named with its owner, and another is chosen.
-  - The choice is kept in O(state_file), so that a second run changes nothing.
+  - The choice is kept, so that a second run changes nothing.
 options:
   ports: {description: Wanted ports by name., type: dict, required: true}
   state_file: {description: JSON file that keeps the choice., type: path, required: true}
   address: {description: Address that the ports are for., type: str, default: 127.0.0.1}
   free: {description: Whether another port is chosen or a taken one refused., type: bool, default: true}
-  mine:
-    description: A folder. Processes with it in their environment are ours and may keep their ports.
-    type: path
+  mine: {description: A folder. Processes that have it in their environment keep their ports., type: path}
 attributes:
   check_mode: {support: full, description: Chooses but keeps nothing.}
   diff_mode: {support: full, description: Shows the kept choice before and after.}
@@ -26,11 +24,8 @@ author: [The Outrider authors]
 
 EXAMPLES = r"""
 - name: Ports of the Consul agent
-  local_ports:
-    ports: {consul_http: 8500, consul_dns: 8600}
-    state_file: "{{ consul_folder }}/state/ports.json"
-    mine: "{{ consul_folder }}"
-  register: __consul_chosen
+  local_ports: {ports: {consul_http: 8500, consul_dns: 8600}, state_file: .outrider/state/ports.json}
+  register: chosen
 """
 
 RETURN = r"""
@@ -38,6 +33,7 @@ ports: {description: Chosen ports by name., returned: always, type: dict, sample
 moved: {description: One sentence for each wanted port that is taken., returned: always, type: list, elements: str}
 """
 
+import contextlib
 import json
 import socket
 from itertools import chain
@@ -54,8 +50,8 @@ def is_free(address: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(family, kind) as probe:
-            if kind == socket.SOCK_STREAM:  # a connection in TIME_WAIT does not keep a daemon from listening
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # As a daemon does: a connection in TIME_WAIT does not keep it from listening. For UDP it would share.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
             try:
                 probe.bind((address, port))
             except OSError:
@@ -73,11 +69,10 @@ def owner(port: int) -> psutil.Process | None:
 
 
 def is_mine(port: int, folder: str | None) -> bool:
-    try:
-        process = owner(port)
-        return bool(process and folder and folder in process.environ().values())
-    except psutil.Error:
-        return False
+    process = owner(port)
+    with contextlib.suppress(psutil.Error):
+        return bool(process and folder in process.environ().values())
+    return False
 
 
 def choose(wanted: Ports, kept: Ports, address: str, mine: str | None) -> tuple[Ports, list[str]]:
@@ -102,13 +97,8 @@ def choose(wanted: Ports, kept: Ports, address: str, mine: str | None) -> tuple[
 
 
 def main() -> None:
-    spec = {
-        "ports": {"type": "dict", "required": True},
-        "state_file": {"type": "path", "required": True},
-        "address": {"type": "str", "default": "127.0.0.1"},
-        "free": {"type": "bool", "default": True},
-        "mine": {"type": "path"},
-    }
+    spec = {"ports": {"type": "dict", "required": True}, "state_file": {"type": "path", "required": True}}
+    spec |= {"address": {"default": "127.0.0.1"}, "free": {"type": "bool", "default": True}, "mine": {"type": "path"}}
     module = AnsibleModule(spec, supports_check_mode=True)
     file = Path(module.params["state_file"])
     before = json.loads(file.read_text()) if file.exists() else {}
@@ -123,7 +113,7 @@ def main() -> None:
         fresh = Path(module.tmpdir, file.name)
         fresh.write_text(shown[1])
         module.atomic_move(str(fresh), str(file))
-    diff = {"before": shown[0], "after": shown[1], "before_header": str(file), "after_header": str(file)}
+    diff = {"before": shown[0], "after": shown[1], "before_header": str(file)}
     module.exit_json(changed=after != before, ports=ports, moved=moved, diff=diff)
 
 

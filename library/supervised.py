@@ -97,12 +97,8 @@ def wait(supervisor: Any, program: str, timeout_s: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    spec = {
-        "program": {"type": "str", "required": True},
-        "folder": {"type": "path", "required": True},
-        "timeout_s": {"type": "int", "default": 20},
-    }
-    module = AnsibleModule(spec, supports_check_mode=True)
+    spec = {"program": {"required": True}, "folder": {"type": "path", "required": True}}
+    module = AnsibleModule({**spec, "timeout_s": {"type": "int", "default": 20}}, supports_check_mode=True)
     folder, program = Path(module.params["folder"]), module.params["program"]
     try:
         supervisor = connect(folder)
