@@ -23,7 +23,7 @@ setup: ## .venv as requirements.lock says
 
 test: setup ## lint, then every test
 	@$(MAKE) lint
-	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install chromium chromium-driver; fi
+	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install gpg gpgv chromium chromium-driver; fi
 	@echo "test: unit, integration, browser"
 	@$(PYTEST) tests
 

@@ -79,13 +79,16 @@ def signed_release(suite: str, addresses: list[str], keyring: Path = KEYRING) ->
 
 
 def _verified(inrelease: bytes, keyring: Path) -> str:
-    """What the signature covers, as gpgv writes it: text around it is worth nothing."""
+    """What the signature covers, as gpgv writes it: text around it is worth nothing.
+
+    As apt does: one good signature is enough, for a suite is signed by keys of newer releases too; a bad one is not.
+    """
     with tempfile.TemporaryDirectory() as folder:
         signed, plain = Path(folder, "InRelease"), Path(folder, "Release")
         signed.write_bytes(inrelease)
-        command = ["gpgv", "--quiet", "--keyring", str(keyring), "--output", str(plain), str(signed)]
+        command = ["gpgv", "--status-fd", "1", "--keyring", str(keyring), "--output", str(plain), str(signed)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode or not plain.exists():
+        if " GOODSIG " not in result.stdout or " BADSIG " in result.stdout or not plain.exists():
             raise MirrorError(f"InRelease has no good signature: {result.stderr.strip()}")
         return plain.read_text(encoding="utf-8")
 
