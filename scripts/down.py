@@ -86,20 +86,22 @@ def gone(folder: Path, timeout_s: float) -> bool:
     return True
 
 
-def stop_supervisord(folder: Path) -> None:
-    """SIGTERM makes it stop Consul and the shim, and end."""
+def stop_supervisord(folder: Path) -> bool:
+    """SIGTERM makes it stop Consul and the shim, and end. False if it does not run."""
     with contextlib.suppress(OSError, ValueError):
         pid = int((folder / "run" / "supervisord.pid").read_text())
         if pid in ours(folder):
             os.kill(pid, signal.SIGTERM)
             say("Consul and the shim are stopping")
+            return True
+    return False
 
 
 def stop_all(folder: Path) -> bool:
     """In order, gently, and then by force what is left. True once no process is there."""
     drain(folder / "run" / "outriderd.sock")
-    stop_supervisord(folder)
-    if not gone(folder, STOP_S):
+    stopping = stop_supervisord(folder)
+    if not gone(folder, STOP_S if stopping else 0):
         left = ours(folder)
         say(f"{len(left)} processes are still there; they are told to end")
         end(left, signal.SIGTERM)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +33,9 @@ def find_consul() -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "a folder"
+def folder() -> Iterator[Path]:
+    """A short path, because the supervisor's socket is in it, with a space in it."""
+    folder = Path(tempfile.mkdtemp(prefix="a folder"))
     yield folder
     subprocess.run([sys.executable, ROOT / "scripts" / "down.py", "--folder", folder], check=True)
 
