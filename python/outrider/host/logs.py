@@ -37,7 +37,8 @@ def copy_and_empty(path: Path) -> None:
     try:
         shutil.copyfile(path, old)
     except OSError:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old.unlink()
     os.truncate(path, 0)
 
 

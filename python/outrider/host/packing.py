@@ -130,7 +130,7 @@ def _pack_commit(address: str, ref: str, base: Path, scratch: Path) -> str:
     repository = scratch.with_name("git")
     local = base / address
     where = str(local.resolve()) if local.exists() else address
-    shown = without_password(address)
+    shown = f"{without_password(address)} at {ref}"
     _git("init", "--quiet", "--bare", str(repository), shown=shown)
     # The address may hold a password: in a file only we can read, not among arguments that everybody can.
     with open(repository / "config", "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as config:
@@ -138,7 +138,7 @@ def _pack_commit(address: str, ref: str, base: Path, scratch: Path) -> str:
     commit = _fetch(repository, ref, shown)
     tree = _git("-C", str(repository), "archive", "--format=tar", commit, shown=shown)
     _without_times(tree, scratch)
-    return f"{shown} at {commit}"
+    return f"{without_password(address)} at {commit}"
 
 
 def _fetch(repository: Path, ref: str, shown: str) -> str:
@@ -150,7 +150,7 @@ def _fetch(repository: Path, ref: str, shown: str) -> str:
     except ReleaseError:
         _git(*where, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/heads/*", shown=shown)
         wanted = ref
-    found = _git(*where, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}", shown=shown)
+    found = _git(*where, "rev-parse", "--verify", "--end-of-options", f"{wanted}^{{commit}}", shown=shown)
     return found.decode().strip()
 
 

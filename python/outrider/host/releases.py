@@ -77,6 +77,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             _unzip(archive, folder)
         else:
             _untar(archive, folder)
+            _check_links(folder, archive)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise ReleaseError(f"{archive}: cannot be unpacked: {error}") from error
 
@@ -87,11 +88,11 @@ def _untar(archive: Path, folder: Path) -> None:
             path = _inside(folder, member.name, archive)
             if member.isdir():
                 path.mkdir(parents=True, exist_ok=True)
-            elif member.issym():
-                _check_link(archive, member.name, member.linkname)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if member.issym():
                 path.symlink_to(member.linkname)
             elif member.isfile() and (content := tar.extractfile(member)):
-                path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "xb") as file:
                     shutil.copyfileobj(content, file)
                 path.chmod(0o755 if member.mode & 0o111 else 0o644)
@@ -123,10 +124,21 @@ def _inside(folder: Path, name: str, archive: Path) -> Path:
     return path
 
 
-def _check_link(archive: Path, name: str, target: str) -> None:
-    reached = os.path.normpath(os.path.join(os.path.dirname(name), target))
-    if target.startswith("/") or reached == ".." or reached.startswith("../"):
-        raise ReleaseError(f"{archive}: {name!r}: a link out of the release, to {target!r}")
+def _check_links(folder: Path, archive: Path) -> None:
+    """Where each link leads is known only when all are there: one may pass through another."""
+    top = folder.resolve()
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            if not path.is_symlink():
+                continue
+            target = os.readlink(path)
+            try:
+                inside = not target.startswith("/") and path.resolve().is_relative_to(top)
+            except RuntimeError:  # links in a circle lead nowhere
+                inside = True
+            if not inside:
+                name = path.relative_to(folder)
+                raise ReleaseError(f"{archive}: {str(name)!r}: a link out of the release, to {target!r}")
 
 
 def _rename(scratch: Path, place: Path) -> None:
