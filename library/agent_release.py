@@ -15,7 +15,7 @@ options:
   cache: {description: Folder on the controller that keeps archives., type: path}
   releases: {description: "By key, C(digest) and C(archive), as returned when packed.", type: dict}
   releases_dir: {description: Folder on the host that releases are installed in., type: path}
-  secrets: {description: Files that must be readable on the host, by what needs them., type: dict, default: {}}
+  secrets: {description: "By what needs it, a file that must be readable.", type: dict, default: {}}
   state: {description: What shall be., type: str, choices: [packed, present], default: present}
 attributes:
   check_mode: {support: full, description: Reports what would be installed.}
@@ -44,10 +44,10 @@ from typing import Any
 
 import msgspec
 from ansible.module_utils.basic import AnsibleModule
-from outrider.host.releases import install, pack
 
 from outrider.errors import HostError, OutriderError
 from outrider.fleet.spec import Code
+from outrider.host.releases import install, pack
 
 
 def packed(sources: list[dict[str, Any]], cache: Path) -> dict[str, dict[str, str]]:

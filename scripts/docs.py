@@ -1,0 +1,90 @@
+"""Writes the reference pages of roles and modules from what they say of themselves; --check only compares."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKS = re.compile(r"[A-Z]\(([^)]*)\)")
+
+
+def words(value: str | list[str]) -> str:
+    """A description as one line of Markdown: Ansible's V(x), O(x) and C(x) become code."""
+    text = " ".join(value) if isinstance(value, list) else value
+    return MARKS.sub(lambda mark: f"`{mark[1].removeprefix('main.')}`", text).replace("|", "\\|").replace("\n", " ")
+
+
+def table(options: dict[str, Any]) -> list[str]:
+    rows = ["| name | type | default | what |", "| --- | --- | --- | --- |"]
+    for name, option in options.items():
+        default = "*required*" if option.get("required") else words(str(option.get("default", "")))
+        choices = f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}." if "choices" in option else ""
+        rows.append(f"| `{name}` | {option.get('type', 'str')} | {default} | {words(option['description'])}{choices} |")
+        rows += table_of_parts(name, option.get("options", {}))
+    return rows
+
+
+def table_of_parts(name: str, options: dict[str, Any]) -> list[str]:
+    return [row.replace("| `", f"| `{name}.", 1) for row in table(options)[2:]]
+
+
+def roles_page() -> str:
+    lines = ["# Roles", "", "Written by `make docs` from each role's `meta/argument_specs.yml`.", ""]
+    for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
+        for entry, spec in yaml.safe_load(path.read_text())["argument_specs"].items():
+            role = path.parent.parent.name
+            lines += [f"## {role}" + (f", entry point `{entry}`" if entry != "main" else ""), ""]
+            lines += [words(spec["description"]), "", *table(spec["options"]), ""]
+    return "\n".join(lines)
+
+
+def modules_page() -> str:
+    lines = ["# Modules", "", "Written by `make docs` from each module's documentation.", ""]
+    for path in sorted([*ROOT.glob("library/*.py"), *ROOT.glob("roles/*/library/*.py")]):
+        carried = constants(path)
+        doc = yaml.safe_load(carried["DOCUMENTATION"])
+        lines += [f"## {doc['module']}", "", words(doc["description"]), "", *table(doc["options"]), ""]
+        lines += ["```yaml", carried["EXAMPLES"].strip(), "```", "", "Returns:", ""]
+        returned = yaml.safe_load(carried["RETURN"])
+        lines += [f"- `{name}` ({value['type']}): {words(value['description'])}" for name, value in returned.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def constants(path: Path) -> dict[str, str]:
+    """DOCUMENTATION, EXAMPLES and RETURN of a module, read and not run."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with contextlib.suppress(ValueError):
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a page is not as it would be written")
+    check = parser.parse_args().check
+    pages = {"roles.md": roles_page(), "modules.md": modules_page()}
+    stale = [name for name, text in pages.items() if not is_current(name, text)]
+    for name in [] if check else stale:
+        (ROOT / "docs" / name).write_text(pages[name])
+    print(f"docs: {', '.join(stale) or 'nothing'} {'is stale: run `make docs`' if check and stale else 'written'}")
+    return 1 if check and stale else 0
+
+
+def is_current(name: str, text: str) -> bool:
+    page = ROOT / "docs" / name
+    return page.exists() and page.read_text() == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
