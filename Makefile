@@ -36,7 +36,7 @@ test-integration: setup ## tests against a real Consul, which they start
 lint: setup ## ruff, mypy, import-linter, ansible-lint, yamllint
 	@echo "lint: ruff" && ruff check . && ruff format --check --quiet .
 	@echo "lint: mypy" && mypy --config-file pyproject.toml
-	@echo "lint: import-linter" && PYTHONPATH=python lint-imports --no-logo 2>/dev/null || PYTHONPATH=python lint-imports
+	@echo "lint: import-linter" && lint-imports --no-logo
 	@echo "lint: yamllint" && yamllint --strict .
 	@echo "lint: ansible-lint" && ansible-lint -q
 

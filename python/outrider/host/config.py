@@ -61,10 +61,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_config(path: Path) -> Config:
     """Read `outriderd.toml`. Raises HostError naming the file and what is wrong in it."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Config)
+        return msgspec.toml.decode(path.read_bytes(), type=Config, dec_hook=_convert)
     except OSError as error:
         raise HostError(
             f"{path}: {error.strerror}", hint="the role `outrider` writes this file: run site.yml"
         ) from error
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise HostError(f"{path}: {error}") from error
+
+
+def _convert(kind: type, value: object) -> object:
+    """What TOML has as a string and Config as a path."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"no way to read a {kind.__name__}")
