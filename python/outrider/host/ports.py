@@ -76,13 +76,15 @@ def choose_ports(
 
 
 def is_free(address: str, port: int) -> bool:
-    """Whether a server could listen there now. Connections in TIME_WAIT do not count, as they do not for servers."""
+    """Whether a server could listen there now. Connections in TIME_WAIT do not count, as they do not for servers.
+
+    Binding is enough to know: it fails beside any listener. We do not listen ourselves, somebody might connect.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((address, port))
-            sock.listen(1)  # with SO_REUSEADDR two sockets may both bind, but only one can listen
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 return False

@@ -1,0 +1,154 @@
+"""Joins what this host knows at first hand with what Consul says of the others, and publishes the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from outrider.discovery.catalogue import CatalogueWriter
+from outrider.discovery.feed import View
+from outrider.discovery.records import Entry, Instance
+from outrider.discovery.routing import Evidence, Observed, routing_set
+from outrider.errors import CatalogueError
+from outrider.host.state import Local
+from outrider.registry.layout import TAG
+from outrider.registry.services import CheckState, Service
+
+log = logging.getLogger("outrider.catalogue")
+
+MAINTENANCE = "_node_maintenance"
+# A check's output tells how certain a failure is: only a process that may still answer is worth a try in need.
+SUSPICION = "probe:"
+
+
+def local_evidence(local: Local) -> Evidence:
+    """What routing may conclude from what the runner saw itself."""
+    if local.status in ("passing", "warning"):
+        return local.status
+    return "suspected" if local.status == "critical" and local.detail.startswith(SUSPICION) else "gone"
+
+
+def instance_of_local(local: Local, host: str, address: str) -> Instance:
+    """The catalogue's record of an instance on this host."""
+    return Instance(
+        agent=local.doc.name,
+        instance=local.instance,
+        host=host,
+        address=address,
+        port=local.main_port,
+        ports=local.ports,
+        role=local.role,
+        version=local.doc.version,
+        since=local.since,
+    )
+
+
+def instance_of_service(service: Service, node: str) -> Instance:
+    """The catalogue's record of an instance that another host registered."""
+    meta = service.meta
+    ports = json.loads(meta.get("ports") or "{}")
+    role = meta.get("role", "replica")
+    return Instance(
+        agent=meta.get("agent", service.name),
+        instance=service.id,
+        host=meta.get("host", node),
+        address=service.address,
+        port=service.port,
+        ports={str(name): int(port) for name, port in ports.items()},
+        role=role if role in ("holder", "standby") else "replica",
+        epoch=int(meta.get("epoch") or 0),
+        version=meta.get("version", ""),
+    )
+
+
+def remote_evidence(critical: Iterable[CheckState]) -> tuple[dict[str, Evidence], dict[tuple[str, str], Evidence]]:
+    """Evidence from critical checks: per node (all its instances), and per node and service."""
+    nodes: dict[str, Evidence] = {}
+    instances: dict[tuple[str, str], Evidence] = {}
+    for check in critical:
+        if check.service_id:
+            certain = not check.output.startswith(SUSPICION)
+            instances[check.node, check.service_id] = "gone" if certain else "suspected"
+        elif check.check_id == MAINTENANCE:
+            nodes[check.node] = "gone"
+        else:
+            nodes.setdefault(check.node, "suspected")
+    return nodes, instances
+
+
+def entries_of(
+    view: View, locals_: Mapping[str, Local], host: str, address: str, last: Mapping[str, Entry]
+) -> dict[str, Entry]:
+    """The whole catalogue. For this host its own knowledge wins; `last` answers for the others until Consul does."""
+    observed: dict[str, list[Observed]] = {name: [] for name in view.agents}
+    for local in locals_.values():
+        record = instance_of_local(local, host, address)
+        observed.setdefault(record.agent, []).append(Observed(record, local_evidence(local)))
+    others = _members_of(view, host) if view.documents_read else _last_of(last, host)
+    for record, evidence in others:
+        observed.setdefault(record.agent, []).append(Observed(record, evidence))
+    return {name: Entry(name, routing_set(seen)) for name, seen in observed.items()}
+
+
+def _members_of(view: View, host: str) -> Iterator[tuple[Instance, Evidence]]:
+    nodes, instances = remote_evidence(view.critical)
+    for node, members in view.members.items():
+        for service in members:
+            if node != host and TAG in service.tags:
+                evidence = instances.get((node, service.id)) or nodes.get(node) or "passing"
+                yield instance_of_service(service, node), evidence
+
+
+def _last_of(last: Mapping[str, Entry], host: str) -> Iterator[tuple[Instance, Evidence]]:
+    for entry in last.values():
+        for record in entry.instances:
+            if record.host != host:
+                yield record, "suspected" if record.status == "critical" else record.status
+
+
+class Publisher:
+    """Publishes soon after every change, one publication for all changes of the same turn of the loop."""
+
+    def __init__(self, writer: CatalogueWriter, build: Callable[[], dict[str, Entry]]) -> None:
+        self._writer = writer
+        self._build = build
+        self._scheduled = False
+        self._failed = ""
+        self.entries: dict[str, Entry] = {}
+        self.generation = 0
+        self.on_published: list[Callable[[], None]] = []
+
+    def changed(self) -> None:
+        """Something may have changed: publish at the end of this turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.publish)
+
+    def publish(self) -> None:
+        """Build and write the catalogue now. A write that fails keeps the last snapshot and is said once."""
+        self._scheduled = False
+        self.entries = self._build()
+        try:
+            self.generation = self._writer.publish(self.entries)
+        except CatalogueError as error:
+            if error.message != self._failed:
+                log.error("%s; readers keep the last snapshot", error.message)
+            self._failed = error.message
+            asyncio.get_running_loop().call_later(1.0, self.changed)
+            return
+        if self._failed:
+            log.info("the catalogue can be written again")
+            self._failed = ""
+        for callback in self.on_published:
+            callback()
+
+    def confirm(self) -> None:
+        """The content was found to be still true."""
+        self._writer.confirm()
+
+    def serves(self, agent: str) -> bool:
+        """True if at least one instance of `agent` passes."""
+        entry = self.entries.get(agent)
+        return entry is not None and any(instance.status != "critical" for instance in entry.instances)
