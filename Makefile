@@ -11,8 +11,8 @@ PYTEST := python -m pytest
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
-demo: setup ## the 77-agent fleet on this machine, in .outrider/, no root needed
-	@began=$$(date +%s); ansible-playbook -i inventories/local playbooks/site.yml && \
+demo: ## the 77-agent fleet on this machine, in .outrider/, no root needed
+	@began=$$(date +%s); scripts/setup && ansible-playbook -i inventories/local playbooks/site.yml && \
 	    OUTRIDER_RUNTIME="$(CURDIR)/.outrider/run" python examples/demo.py --began "$$began"
 
 down: ## end the demo: no process, mount or file is left
