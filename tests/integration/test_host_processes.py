@@ -18,8 +18,8 @@ import uvloop
 
 from outrider.errors import HostError
 from outrider.host.config import Config
-from outrider.host.process_supervisor import ProcessSupervisor, Record
-from outrider.host.processes import boot_id, environment_of, session_members, stat_of
+from outrider.host.process_supervisor import ProcessSupervisor, Record, found_in_environment
+from outrider.host.processes import all_stats, boot_id, environment_of, session_members, stat_of
 from outrider.host.supervisor import Exit, Launch, Process
 
 SLEEPER = "import time; time.sleep(300)"
@@ -298,6 +298,7 @@ async def test_workers_in_sessions_of_their_own_are_no_instances(config: Config)
     supervisor = ProcessSupervisor(config)
     process = await supervisor.start(launch(config, code))
     await until(lambda: len([p for p in children_of(process.pid)]) == 1)
+    assert [found.pid for found in found_in_environment(all_stats(), str(config.runtime_dir))] == [process.pid]
     assert [found.pid for found in ProcessSupervisor(config).adopt()] == [process.pid]
 
 

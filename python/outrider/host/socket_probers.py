@@ -8,11 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from abc import abstractmethod
 
 from outrider.fleet.spec import Probe
 from outrider.host.http_reply import BadReply, Reply, read_reply
 from outrider.host.probers import Prober, Target
+
+RESET = struct.pack("ii", 1, 0)
 
 SockAddr = tuple[str | int, ...] | tuple[int, bytes]
 
@@ -61,7 +64,9 @@ class SocketProber(Prober):
         if problem := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._fail(os.strerror(problem))
         elif self._sock.getsockname() == self._sock.getpeername():
-            # The kernel gave us the very port that nobody listens on: we would be talking to ourselves.
+            # The kernel gave us the very port that nobody listens on, so we would be talking to ourselves. Closed by a
+            # reset: otherwise the port stays in TIME_WAIT, in the way of the server that is about to start.
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self._fail(os.strerror(errno.ECONNREFUSED))
         else:
             self._on_connected(self._sock)
