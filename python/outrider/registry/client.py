@@ -1,0 +1,128 @@
+"""The Consul client: python-consul2 on our own transport, plus the calls and options it lacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import consul.base
+import msgspec
+from msgspec import Struct
+
+from outrider.errors import ConsulError
+from outrider.registry.address import Address
+from outrider.registry.capabilities import Capabilities, Version, capabilities_of, parse_version
+from outrider.registry.transport import Params, Transport, error_of
+
+
+class Reply(Struct, frozen=True):
+    """An answer to a read. `index` is 0 where Consul sent none; 404 is a Reply too, with an empty body."""
+
+    index: int
+    body: bytes
+    known_leader: bool
+    last_contact_ms: int
+    status: int
+    age_s: float = 0.0
+
+
+class Consul(consul.base.Consul):
+    """python-consul2's client, `http` being our Transport. Thread-safe."""
+
+    http: Transport
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        with warnings.catch_warnings():
+            # Its constructor warns about a parameter that we do not use.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            super().__init__(host=address.host, port=address.port, scheme=address.scheme)
+
+    def http_connect(self, *_args: Any, **_kwargs: Any) -> Transport:
+        """Called by python-consul2's constructor, whatever arguments its version passes."""
+        return Transport(self.address)
+
+    def get(
+        self,
+        path: str,
+        *,
+        index: int | None = None,
+        wait_s: float | None = None,
+        timeout_s: float | None = None,
+        params: Params = None,
+    ) -> Reply:
+        """Read `path`; with `index` and `wait_s` a blocking query. Raises ConsulError, except for 404."""
+        pairs = list(params.items()) if isinstance(params, Mapping) else list(params or ())
+        if index is not None and wait_s is not None:
+            pairs += [("index", str(index)), ("wait", f"{round(wait_s * 1000)}ms")]
+            # Consul adds up to a sixteenth of the wait so that watchers do not all return together.
+            timeout_s = timeout_s or wait_s + wait_s / 16 + max(1.0, self.address.timeout_s)
+        raw = self.http.request("GET", path, params=pairs, timeout_s=timeout_s)
+        if raw.status >= 400 and raw.status != 404:
+            raise error_of(raw, f"GET {path}")
+        return Reply(
+            index=int(raw.headers.get("x-consul-index", 0)),
+            body=raw.body if raw.status != 404 else b"",
+            known_leader=raw.headers.get("x-consul-knownleader", "true") == "true",
+            last_contact_ms=int(raw.headers.get("x-consul-lastcontact", 0)),
+            status=raw.status,
+            age_s=float(raw.headers.get("age", 0)),
+        )
+
+    def put(
+        self, path: str, body: bytes | None = None, *, params: Params = None, timeout_s: float | None = None
+    ) -> bytes:
+        """Write to `path`. Raises ConsulError with `status` for 400 and above."""
+        raw = self.http.request("PUT", path, params=params, body=body, timeout_s=timeout_s)
+        if raw.status >= 400:
+            raise error_of(raw, f"PUT {path}")
+        return raw.body
+
+    def delete(self, path: str, *, params: Params = None, timeout_s: float | None = None) -> bytes:
+        """Delete `path`. Raises ConsulError with `status` for 400 and above."""
+        raw = self.http.request("DELETE", path, params=params, timeout_s=timeout_s)
+        if raw.status >= 400:
+            raise error_of(raw, f"DELETE {path}")
+        return raw.body
+
+    @cached_property
+    def version(self) -> Version:
+        """Of the Consul agent, asked once."""
+        reply = self.get("/v1/agent/self")
+        try:
+            return parse_version(msgspec.json.decode(reply.body)["Config"]["Version"])
+        except (msgspec.DecodeError, KeyError, TypeError) as error:
+            raise ConsulError(f"Consul at {self.address} does not tell its version") from error
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this version of Consul can do."""
+        return capabilities_of(self.version)
+
+    def create_session(
+        self,
+        name: str,
+        *,
+        ttl_s: float | None,
+        lock_delay_s: float,
+        node_checks: Sequence[str] = ("serfHealth",),
+        service_checks: Sequence[str] = (),
+    ) -> str:
+        """A session whose locks are released, not deleted, when it ends. python-consul2 cannot bind service checks."""
+        request: dict[str, Any] = {
+            "Name": name,
+            "Behavior": "release",
+            "LockDelay": f"{round(lock_delay_s * 1000)}ms",
+            "NodeChecks": list(node_checks),
+            "ServiceChecks": [{"ID": check} for check in service_checks],
+        }
+        if ttl_s is not None:
+            request["TTL"] = f"{round(ttl_s * 1000)}ms"
+        return str(msgspec.json.decode(self.put("/v1/session/create", msgspec.json.encode(request)))["ID"])
+
+
+def connect(address: Address) -> Consul:
+    """A client for `address`. Nothing is sent yet."""
+    return Consul(address)
