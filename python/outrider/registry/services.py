@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any, Literal
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct, field
@@ -80,7 +79,7 @@ def register(consul: Consul, service: Service, timeout_s: float = 2.0) -> None:
 def deregister(consul: Consul, service_id: str, timeout_s: float = 2.0) -> None:
     """Remove a service and its check; one that is not there is no error."""
     try:
-        consul.put(f"/v1/agent/service/deregister/{quote(service_id)}", timeout_s=timeout_s)
+        consul.put(f"/v1/agent/service/deregister/{service_id}", timeout_s=timeout_s)
     except ConsulError as error:
         if not _unknown(error):
             raise
@@ -90,7 +89,7 @@ def set_check(consul: Consul, check_id: str, status: str, output: str, timeout_s
     """Set a check's status. A 200 means that the Consul agent heard it, not that the catalog has it."""
     body = msgspec.json.encode({"Status": status, "Output": output})
     try:
-        consul.put(f"/v1/agent/check/update/{quote(check_id)}", body, timeout_s=timeout_s)
+        consul.put(f"/v1/agent/check/update/{check_id}", body, timeout_s=timeout_s)
     except ConsulError as error:
         if _unknown(error):
             raise NotRegistered(f"check {check_id} is not registered", status=error.status) from error
@@ -123,7 +122,7 @@ def local_services(consul: Consul) -> dict[str, Service]:
 
 def node_services(consul: Consul, node: str) -> list[Service]:
     """Every service of a node as the catalog has it, by ID; none if the node is not known."""
-    body = consul.get(f"/v1/catalog/node/{quote(node)}").body
+    body = consul.get(f"/v1/catalog/node/{node}").body
     found = msgspec.json.decode(body, type=_Node | None) if body else None
     items = found.Services if found and found.Services else {}
     return sorted((_service(item, None) for item in items.values()), key=lambda service: service.id)
@@ -158,7 +157,7 @@ class _Node(Struct):
 
 
 def _node_address(consul: Consul, node: str) -> str:
-    body = consul.get(f"/v1/catalog/node/{quote(node)}", params={"stale": ""}).body
+    body = consul.get(f"/v1/catalog/node/{node}", params={"stale": ""}).body
     found = msgspec.json.decode(body, type=_Node | None) if body else None
     if found is None or found.Node is None:
         raise NotRegistered(f"node {node} is not in the catalog")
