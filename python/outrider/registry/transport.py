@@ -124,6 +124,8 @@ def error_of(raw: Raw, what: str) -> ConsulError:
 def _reason(error: BaseException) -> str:
     """The innermost plain reason: urllib3 wraps it several times."""
     inner = getattr(error, "reason", None) or error.__cause__ or error
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "connection refused"
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "timed out"
     return getattr(inner, "strerror", None) or str(inner).rsplit(": ", 1)[-1] or type(inner).__name__
