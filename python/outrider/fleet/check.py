@@ -1,0 +1,120 @@
+"""Compares values with the types of spec.py and finds every difference, not only the first."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from msgspec import inspect
+
+from outrider.fleet.source import Place, Source
+
+
+def check(source: Source, value: Any, kind: Any, place: Place) -> list[str]:
+    """One line for everything in `value` that `kind`, a type of spec.py, does not allow."""
+    return _check(source, value, inspect.type_info(kind), place)
+
+
+def _check(source: Source, value: Any, kind: inspect.Type, place: Place) -> list[str]:
+    if isinstance(kind, inspect.UnionType):
+        return _union(source, value, kind, place)
+    if isinstance(kind, inspect.StructType):
+        return _struct(source, value, kind, place)
+    if isinstance(kind, inspect.DictType) and isinstance(value, dict):
+        found = []
+        for key, item in value.items():
+            if not isinstance(key, str):
+                found.append(source.at((*place, key), f"found the key {key!r}, allowed: text (write it in quotes)"))
+            found += _check(source, item, kind.value_type, (*place, key))
+        return found
+    if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
+        found = []
+        for index, item in enumerate(value):
+            found += _check(source, item, kind.item_type, (*place, index))
+        return found
+    return _leaf(source, value, kind, place)
+
+
+def _struct(source: Source, value: Any, kind: inspect.StructType, place: Place) -> list[str]:
+    if not isinstance(value, dict):
+        return [source.at(place, f"found {_show(value)}, allowed: a mapping of {', '.join(_names(kind)[:6])}, ...")]
+    found = []
+    fields = {field.encode_name: field.type for field in kind.fields}
+    for key, item in value.items():
+        if key in fields:
+            found += _check(source, item, fields[key], (*place, key))
+        else:
+            near = difflib.get_close_matches(str(key), fields, 1)
+            advice = f"did you mean `{near[0]}`?" if near else f"allowed: {', '.join(fields)}"
+            found.append(source.at((*place, key), f"unknown key `{key}`; {advice}"))
+    return found
+
+
+def _union(source: Source, value: Any, kind: inspect.UnionType, place: Place) -> list[str]:
+    """Follow the member that the value's shape picks, so that an error inside it is named where it is."""
+    for member in kind.types:
+        shaped = (
+            (isinstance(member, inspect.StructType | inspect.DictType) and isinstance(value, dict))
+            or (isinstance(member, inspect.VarTupleType) and isinstance(value, list))
+            or (isinstance(member, inspect.NoneType) and value is None)
+        )
+        if shaped:
+            return _check(source, value, member, place)
+    if any(not _leaf(source, value, member, place) for member in kind.types):
+        return []
+    allowed = " or ".join(_allowed(member) for member in kind.types if not isinstance(member, inspect.NoneType))
+    return [source.at(place, f"found {_show(value)}, allowed: {allowed}")]
+
+
+def _leaf(source: Source, value: Any, kind: inspect.Type, place: Place) -> list[str]:
+    if isinstance(kind, inspect.AnyType):
+        return []
+    fits = {
+        inspect.StrType: lambda: isinstance(value, str),
+        inspect.BoolType: lambda: isinstance(value, bool),
+        inspect.IntType: lambda: isinstance(value, int) and not isinstance(value, bool),
+        inspect.FloatType: lambda: isinstance(value, int | float) and not isinstance(value, bool),
+        inspect.LiteralType: lambda: isinstance(kind, inspect.LiteralType) and value in kind.values,
+        inspect.NoneType: lambda: value is None,
+    }.get(type(kind), lambda: False)
+    if fits() and _in_range(value, kind):
+        return []
+    return [source.at(place, f"found {_show(value)}, allowed: {_allowed(kind)}")]
+
+
+def _in_range(value: Any, kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.IntType | inspect.FloatType):
+        low = (kind.ge is None or value >= kind.ge) and (kind.gt is None or value > kind.gt)
+        return low and (kind.le is None or value <= kind.le)
+    if isinstance(kind, inspect.StrType) and kind.pattern:
+        return re.search(kind.pattern, value) is not None
+    return True
+
+
+def _allowed(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.LiteralType):
+        return ", ".join(str(value) for value in kind.values)
+    if isinstance(kind, inspect.IntType | inspect.FloatType):
+        name = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+        bounds = [(kind.ge, "from"), (kind.gt, "above"), (kind.le, "to")]
+        return " ".join([name, *(f"{word} {bound:g}" for bound, word in bounds if bound is not None)])
+    if isinstance(kind, inspect.StrType):
+        return f"text like {kind.pattern}" if kind.pattern else "text"
+    if isinstance(kind, inspect.StructType):
+        return f"a mapping of {', '.join(_names(kind))}"
+    names = {inspect.BoolType: "true or false", inspect.VarTupleType: "a list", inspect.DictType: "a mapping"}
+    return names.get(type(kind), "nothing")
+
+
+def _names(kind: inspect.StructType) -> list[str]:
+    return [field.encode_name for field in kind.fields]
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", type(None): "nothing"}
+    return f"{value!r} ({kinds.get(type(value), type(value).__name__)})" if value is not None else "nothing"
