@@ -23,17 +23,27 @@ QUICK = ("/health", "/echo")
 
 
 class Agent:
-    """One agent. `state` is starting, ready, draining or failed; `detail` says why it is not ready."""
+    """One agent. It is starting until `ready`; `detail` says what stands in the way if that never comes."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises OSError or ValueError if its state folder cannot be used."""
         self.settings = settings
-        self.state = "starting"
+        self.ready = False
+        self.draining = False
         self.detail = ""
         self.infer: Infer | None = None
         self._store = StateFile(settings.state)
         self._began = time.monotonic()
         self._requests = 0
+
+    @property
+    def status(self) -> str:
+        """starting, ready, failed (it will not become ready; `detail` says why) or draining."""
+        if self.draining:
+            return "draining"
+        if self.ready:
+            return "ready"
+        return "failed" if self.detail else "starting"
 
     def is_quick(self, head: Head, port: str) -> bool:
         """True if the answer takes microseconds, so that no thread is needed."""
@@ -43,10 +53,10 @@ class Agent:
         """The answer to one request. Raises Refused."""
         if head.path == "/health":
             _only(head, "GET")
-            return (200 if self.state == "ready" else 503), self.health()
+            return (200 if self.status == "ready" else 503), self.health()
         if port == "health":
             raise Refused(404, f"{head.path} is not served here", "this port answers GET /health only")
-        if self.state == "draining":
+        if self.draining:
             raise Refused(503, f"{self.settings.instance} is stopping", "try another instance")
         self._requests += 1
         return 200, self._route(head, body)
@@ -54,7 +64,7 @@ class Agent:
     def health(self) -> dict[str, Any]:
         """The document of GET /health."""
         return {
-            "status": self.state,
+            "status": self.status,
             "agent": self.settings.agent,
             "instance": self.settings.instance,
             "version": self.settings.version,

@@ -11,7 +11,7 @@ from serving import Server
 
 def begin(agent: Agent, _server: Server) -> None:
     """It has nothing to load."""
-    agent.state = "ready"
+    agent.ready = True
 
 
 if __name__ == "__main__":

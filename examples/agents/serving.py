@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     class App(Protocol):
         """What is served. `handle` runs on a worker thread unless `is_quick`; it raises Refused for bad input."""
 
-        state: str
+        draining: bool
 
         def is_quick(self, head: Head, port: str) -> bool: ...
         def handle(self, head: Head, body: bytes, port: str) -> tuple[int, Body]: ...
@@ -165,7 +165,7 @@ class Server:
     def _drain(self, number: int, _frame: object) -> None:
         if self._stop_at is None:
             self._stop_at = time.monotonic() + STOP_S
-            self.app.state = "draining"
+            self.app.draining = True
             print(f"{signal.Signals(number).name}: finish {self.in_flight} in flight, then exit", file=sys.stderr)
 
     def _beat(self, now: float) -> None:

