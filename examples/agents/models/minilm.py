@@ -74,12 +74,14 @@ class MiniLM:
         return (shares @ value).transpose(1, 0, 2).reshape(len(states), -1)
 
     def _linear(self, states: Array, name: str) -> Array:
-        return states @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+        result: Array = states @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+        return result
 
     def _normalised(self, states: Array, name: str) -> Array:
         centred = states - states.mean(axis=-1, keepdims=True)
         spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(EPSILON))
-        return centred / spread * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+        result: Array = centred / spread * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+        return result
 
 
 def gelu(x: Array) -> Array:

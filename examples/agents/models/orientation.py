@@ -43,7 +43,7 @@ class Orientation:
         width, height = (max(CROP, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
         left, top = (width - CROP) // 2, (height - CROP) // 2
-        pixels = np.asarray(image.crop((left, top, left + CROP, top + CROP)), np.float32)[:, :, ::-1] / 255  # BGR
+        pixels = np.asarray(image.crop((left, top, left + CROP, top + CROP)), np.float32)[:, :, ::-1] / np.float32(255)
         return ((pixels - MEAN) / SPREAD).transpose(2, 0, 1)[None]
 
 

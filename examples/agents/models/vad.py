@@ -30,7 +30,7 @@ class Vad:
         data = bytes_of(payload, "pcm16")
         if len(data) % 2 or not 2 * WINDOW <= len(data) <= 2 * RATE * MAX_S:
             raise ValueError(f"pcm16 holds {len(data)} bytes: {WINDOW} samples to {MAX_S} s of 2 bytes are expected")
-        chances = self.chances(np.frombuffer(data, "<i2").astype(np.float32) / 32768)
+        chances = self.chances(np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768))
         return {
             "speech": bool(chances.max() >= SPEECH),
             "share": round(float((chances >= SPEECH).mean()), 4),
