@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+import uvloop
+
 from outrider.daemon.api import serve_api
 from outrider.daemon.shim import Shim
 from outrider.errors import OutriderError
@@ -43,13 +45,7 @@ def _run(config: Config) -> int:
     os.umask(0o027)
     for folder in (config.runtime_dir, config.state_dir, config.log_dir, config.releases):
         folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    except ImportError:
-        factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config))
 
 

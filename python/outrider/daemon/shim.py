@@ -14,7 +14,7 @@ from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.feed import Feed
 from outrider.discovery.records import Entry
 from outrider.errors import ConsulError
-from outrider.fleet.effective import agent_on, default_probes
+from outrider.fleet.effective import default_probes
 from outrider.fleet.spec import Agent
 from outrider.host.agent_host import AgentHost
 from outrider.host.config import Config

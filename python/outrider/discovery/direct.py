@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from outrider.discovery.records import Answer, Instance
 from outrider.errors import UnknownAgent
@@ -44,8 +45,8 @@ def _consul() -> Consul:
     """Consul where its own tools look for it: CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN_FILE."""
     text = os.environ.get("CONSUL_HTTP_ADDR", "127.0.0.1:8500")
     parts = urlsplit(text if "://" in text else f"http://{text}")
-    scheme = "https" if parts.scheme == "https" else "http"
-    address = Address(host=parts.hostname or "127.0.0.1", port=parts.port or 8500, scheme=scheme)  # type: ignore[arg-type]
+    where = Address(host=parts.hostname or "127.0.0.1", port=parts.port or 8500)
+    address = replace(where, scheme="https") if parts.scheme == "https" else where
     token_file = os.environ.get("CONSUL_HTTP_TOKEN_FILE")
     return connect(address.with_token_file(token_file) if token_file else address)
 

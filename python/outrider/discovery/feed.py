@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct
@@ -156,7 +157,7 @@ class Feed:
     async def _read_members(self) -> None:
         members: dict[str, tuple[Service, ...]] = {}
         for host in sorted(self.hosts()):
-            members[host] = tuple(await self._thread(lambda host=host: services.node_services(self._consul, host)))
+            members[host] = tuple(await self._thread(partial(services.node_services, self._consul, host)))
         if members != self.view.members:
             self.view.members = members
             self._on_members()

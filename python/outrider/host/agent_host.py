@@ -54,6 +54,7 @@ class AgentHost:
         self._adopted: dict[str, Process] = {process.instance: process for process in supervisor.adopt()}
         self._in_cycle: dict[str, frozenset[str]] = {}
         self._news = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
         self.slots = asyncio.Semaphore(config.starts)
         self.runners: dict[str, Runner] = {}
 
@@ -79,7 +80,9 @@ class AgentHost:
             self.runners[instance].remove()
         for process in self._adopted.values():
             log.warning("%s (pid %d) runs here but is not placed here: stopped", process.instance, process.pid)
-            asyncio.ensure_future(self._supervisor.stop(process, 5.0))
+            task = asyncio.get_running_loop().create_task(self._supervisor.stop(process, 5.0))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
         self._adopted.clear()
 
     def news(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.feed import View
-from outrider.discovery.records import Entry, Instance
+from outrider.discovery.records import Entry, Instance, Role
 from outrider.discovery.routing import Evidence, Observed, routing_set
 from outrider.errors import CatalogueError
 from outrider.host.state import Local
@@ -49,7 +49,7 @@ def instance_of_service(service: Service, node: str) -> Instance:
     """The catalogue's record of an instance that another host registered."""
     meta = service.meta
     ports = json.loads(meta.get("ports") or "{}")
-    role = meta.get("role", "replica")
+    role: Role = "holder" if meta.get("role") == "holder" else "standby" if meta.get("role") == "standby" else "replica"
     return Instance(
         agent=meta.get("agent", service.name),
         instance=service.id,
@@ -57,7 +57,7 @@ def instance_of_service(service: Service, node: str) -> Instance:
         address=service.address,
         port=service.port,
         ports={str(name): int(port) for name, port in ports.items()},
-        role=role if role in ("holder", "standby") else "replica",
+        role=role,
         epoch=int(meta.get("epoch") or 0),
         version=meta.get("version", ""),
     )

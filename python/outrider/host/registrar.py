@@ -90,11 +90,10 @@ class Registrar:
         """Wait until everything wanted was sent. False if that took too long."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._sent != self._wanted:
-                    await asyncio.sleep(0.02)
+                await self._dirty.join()
         except TimeoutError:
             return False
-        return True
+        return self._sent == self._wanted
 
     async def take_host_out(self, reason: str) -> None:
         """One write that makes every instance of this host critical."""
@@ -132,6 +131,8 @@ class Registrar:
                 log.debug("%s: %s", service_id, error.message)
                 await self._escalate(service_id)
                 asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, service_id)
+            finally:
+                self._dirty.task_done()
 
     async def _send(self, service_id: str) -> None:
         """One write, or two for a status that changed along with the definition; none if all was sent before."""
@@ -207,7 +208,9 @@ class Registrar:
                 self._sent.setdefault(service.id, service)
         for service_id in self._sent.keys() | self._wanted.keys():
             unwanted = service_id not in self._wanted
-            if (unwanted and self.complete) or (not unwanted and self._sent.get(service_id) != self._wanted[service_id]):
+            if (unwanted and self.complete) or (
+                not unwanted and self._sent.get(service_id) != self._wanted[service_id]
+            ):
                 self._enqueue(service_id)
 
     async def _call(self, call: Callable[[], T]) -> T:

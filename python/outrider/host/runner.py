@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from outrider.discovery.records import Role
 from outrider.errors import HostError, OutriderError
 from outrider.fleet.effective import agent_on
 from outrider.fleet.spec import Agent, Restart
@@ -107,7 +108,7 @@ class Runner:
         self._ending = False
         self._process: Process | None = None
         self._probing: Probing | None = None
-        role = "replica" if doc.agent.mode == "replicated" else "holder"
+        role: Role = "replica" if doc.agent.mode == "replicated" else "holder"
         self.local = Local(doc, placed, role=role, ports=dict(kept.ports) if kept else {})
         self.task = asyncio.get_running_loop().create_task(self.keep(), name=placed.instance)
 
@@ -278,7 +279,8 @@ class Runner:
         """Return when the process ended, something was told, one of `waits` is over, or the time is."""
         tasks = [asyncio.ensure_future(wait) for wait in (*waits, self._told.wait())]
         try:
-            await asyncio.wait([*tasks, self._ended], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            waiting: list[asyncio.Future[Any]] = [*tasks, self._ended]
+            await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
