@@ -14,7 +14,11 @@ from msgspec import Struct
 from outrider.errors import ConsulError
 from outrider.registry.address import Address
 from outrider.registry.capabilities import Capabilities, Version, capabilities_of, parse_version
+from outrider.registry.line import Line, Raw
 from outrider.registry.transport import Params, Transport, error_of
+
+# Longer waits gain nothing, and a lost wake-up (seen in past versions) heals only after one.
+WAIT_S, WAIT_MAX_S = 10.0, 30.0
 
 
 class Reply(Struct, frozen=True):
@@ -35,10 +39,16 @@ class Consul(consul.base.Consul):
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        with warnings.catch_warnings():
-            # Its constructor warns about a parameter that we do not use.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            super().__init__(host=address.host, port=address.port, scheme=address.scheme)
+        try:
+            with warnings.catch_warnings():
+                # Its constructor warns of its own use of the legacy ACL, which we do not use.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                super().__init__(host=address.host, port=address.port, scheme=address.scheme)
+        except consul.base.ConsulException as error:
+            # It reads CONSUL_HTTP_ADDR, though the address given here is the one that counts.
+            raise ConsulError(str(error), hint="unset CONSUL_HTTP_ADDR, or write it as host:port") from error
+        self.scheme = address.scheme
+        self.token = None  # not CONSUL_HTTP_TOKEN of whoever started us: the transport adds the address's token
 
     def http_connect(self, *_args: Any, **_kwargs: Any) -> Transport:
         """Called by python-consul2's constructor, whatever arguments its version passes."""
@@ -52,38 +62,36 @@ class Consul(consul.base.Consul):
         wait_s: float | None = None,
         timeout_s: float | None = None,
         params: Params = None,
+        line: Line | None = None,
     ) -> Reply:
-        """Read `path`; with `index` and `wait_s` a blocking query. Raises ConsulError, except for 404."""
+        """Read `path`; with `index` as a blocking query of at most `wait_s`. Raises ConsulError, except for 404.
+
+        `line`: the connection to use, which another thread may cut.
+        """
         pairs = list(params.items()) if isinstance(params, Mapping) else list(params or ())
-        if index is not None and wait_s is not None:
+        if index is not None:
+            wait_s = min(WAIT_S if wait_s is None else wait_s, WAIT_MAX_S)
             pairs += [("index", str(index)), ("wait", f"{round(wait_s * 1000)}ms")]
             # Consul adds up to a sixteenth of the wait so that watchers do not all return together.
             timeout_s = timeout_s or wait_s + wait_s / 16 + max(1.0, self.address.timeout_s)
-        raw = self.http.request("GET", path, params=pairs, timeout_s=timeout_s)
-        if raw.status >= 400 and raw.status != 404:
+        raw = self.http.request("GET", path, params=pairs, timeout_s=timeout_s, line=line)
+        if raw.status >= 300 and raw.status != 404:
             raise error_of(raw, f"GET {path}")
-        return Reply(
-            index=int(raw.headers.get("x-consul-index", 0)),
-            body=raw.body if raw.status != 404 else b"",
-            known_leader=raw.headers.get("x-consul-knownleader", "true") == "true",
-            last_contact_ms=int(raw.headers.get("x-consul-lastcontact", 0)),
-            status=raw.status,
-            age_s=float(raw.headers.get("age", 0)),
-        )
+        return _reply(raw, path)
 
     def put(
         self, path: str, body: bytes | None = None, *, params: Params = None, timeout_s: float | None = None
     ) -> bytes:
-        """Write to `path`. Raises ConsulError with `status` for 400 and above."""
+        """Write to `path`. Raises ConsulError with `status` unless it is done."""
         raw = self.http.request("PUT", path, params=params, body=body, timeout_s=timeout_s)
-        if raw.status >= 400:
+        if raw.status >= 300:
             raise error_of(raw, f"PUT {path}")
         return raw.body
 
     def delete(self, path: str, *, params: Params = None, timeout_s: float | None = None) -> bytes:
-        """Delete `path`. Raises ConsulError with `status` for 400 and above."""
+        """Delete `path`. Raises ConsulError with `status` unless it is done."""
         raw = self.http.request("DELETE", path, params=params, timeout_s=timeout_s)
-        if raw.status >= 400:
+        if raw.status >= 300:
             raise error_of(raw, f"DELETE {path}")
         return raw.body
 
@@ -93,7 +101,7 @@ class Consul(consul.base.Consul):
         reply = self.get("/v1/agent/self")
         try:
             return parse_version(msgspec.json.decode(reply.body)["Config"]["Version"])
-        except (msgspec.DecodeError, KeyError, TypeError) as error:
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConsulError(f"Consul at {self.address} does not tell its version") from error
 
     @property
@@ -118,9 +126,24 @@ class Consul(consul.base.Consul):
             "NodeChecks": list(node_checks),
             "ServiceChecks": [{"ID": check} for check in service_checks],
         }
-        if ttl_s is not None:
+        if ttl_s:
             request["TTL"] = f"{round(ttl_s * 1000)}ms"
         return str(msgspec.json.decode(self.put("/v1/session/create", msgspec.json.encode(request)))["ID"])
+
+
+def _reply(raw: Raw, path: str) -> Reply:
+    headers = raw.headers
+    try:
+        return Reply(
+            index=int(headers.get("x-consul-index", 0)),
+            body=raw.body if raw.status != 404 else b"",
+            known_leader=headers.get("x-consul-knownleader", "true") == "true",
+            last_contact_ms=int(headers.get("x-consul-lastcontact", 0)),
+            status=raw.status,
+            age_s=float(headers.get("age", 0)),
+        )
+    except ValueError as error:
+        raise ConsulError(f"GET {path} is answered by something that is not Consul: {error}") from error
 
 
 def connect(address: Address) -> Consul:

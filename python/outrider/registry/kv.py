@@ -21,6 +21,10 @@ class _Pair(Struct):
     Value: str | None = None
 
 
+class _Applied(Struct):
+    Results: list[dict[str, _Pair]] | None = None
+
+
 class Docs(Struct, Generic[T]):
     """Documents under a prefix: key after the prefix to (document, ModifyIndex). `problems`: what could not be read."""
 
@@ -63,12 +67,13 @@ def get_doc(consul: Consul, key: str, kind: type[T]) -> tuple[T | None, int]:
     return docs.docs.get(key, (None, 0))
 
 
-def put_docs(consul: Consul, changes: Sequence[Change]) -> None:
+def put_docs(consul: Consul, changes: Sequence[Change]) -> dict[str, int]:
     """Write all by check-and-set, in transactions of as many as this Consul takes (64 on older ones).
 
-    A transaction is all or nothing; more changes than one holds are several, in the order given. Raises ConsulConflict,
-    naming the keys that somebody else changed meanwhile.
+    A transaction is all or nothing; more changes than one holds are several, in the order given. Returns the new
+    ModifyIndex of each key that was not deleted. Raises ConsulConflict, naming the keys that somebody else changed.
     """
+    indexes: dict[str, int] = {}
     for chunk in _chunks(changes, consul.capabilities.max_txn_ops):
         raw = consul.http.request("PUT", "/v1/txn", body=msgspec.json.encode([_operation(change) for change in chunk]))
         if raw.status == 409:
@@ -82,6 +87,10 @@ def put_docs(consul: Consul, changes: Sequence[Change]) -> None:
         if raw.status >= 400:
             text = raw.body.decode(errors="replace").strip()[:300]
             raise ConsulError(f"Consul refuses the transaction with {raw.status}: {text}", status=raw.status)
+        for result in msgspec.json.decode(raw.body, type=_Applied).Results or ():
+            if "KV" in result:
+                indexes[result["KV"].Key] = result["KV"].ModifyIndex
+    return indexes
 
 
 def _operation(change: Change) -> dict[str, Any]:

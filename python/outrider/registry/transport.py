@@ -6,43 +6,36 @@ into the URL, where logs keep it, and lets `requests` errors through.
 
 from __future__ import annotations
 
+import contextlib
+import ssl
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import consul.base
-import urllib3
-from msgspec import Struct
 
-from outrider.errors import ConsulDenied, ConsulError, ConsulUnreachable
+from outrider.errors import ConsulConflict, ConsulDenied, ConsulError
 from outrider.registry.address import Address
+from outrider.registry.line import Line, Raw
 
-CONNECT_S = 1.0
+HEADER = "X-Consul-Token"
+# Consul closes what goes beyond 200 connections of one address without a word, and all of a host share loopback.
+KEPT_CONNECTIONS = 16
 Params = Mapping[str, Any] | list[tuple[str, Any]] | None
 
 
-class Raw(Struct, frozen=True):
-    """An HTTP answer. Header names are lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
 class Transport(consul.base.HTTPClient):
-    """Pooled connections to one Consul agent. Thread-safe."""
+    """Kept connections to one Consul agent. Thread-safe: each request has a connection for itself."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(host=address.host, port=address.port, scheme=address.scheme)
         self.address = address
-        tls: dict[str, Any] = {}
-        if address.scheme == "https":
-            tls = {
-                "ca_certs": address.ca_file or None,
-                "cert_file": address.cert_file or None,
-                "key_file": address.key_file or None,
-                "cert_reqs": "CERT_REQUIRED",
-            }
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=16, retries=False, **tls)
+        self._context = tls_context(address)
+        self._idle: list[Line] = []
+
+    def line(self) -> Line:
+        """A connection for one caller alone, to be given to `request`."""
+        return Line(self.address, self._context)
 
     def request(
         self,
@@ -52,80 +45,109 @@ class Transport(consul.base.HTTPClient):
         params: Params = None,
         body: bytes | None = None,
         timeout_s: float | None = None,
+        token: str = "",
+        line: Line | None = None,
     ) -> Raw:
-        """One request. Raises ConsulUnreachable when nothing answers in time; any status is returned."""
+        """One request. Raises ConsulUnreachable when nothing answers in time; any status is returned.
+
+        After a time-out of a write nobody knows whether it was done.
+        """
         pairs = list(params.items()) if isinstance(params, Mapping) else list(params or ())
-        token = next((value for name, value in pairs if name == "token"), None) or self.address.token
-        url = self.uri(path, [(name, value) for name, value in pairs if name != "token"])
-        headers = {"X-Consul-Token": token} if token else {}
-        read_s = timeout_s or self.address.timeout_s
-        timeout = urllib3.Timeout(connect=min(CONNECT_S, read_s), read=read_s)
+        asked = next((str(value) for name, value in pairs if name == "token" and value), "")
+        target = _target(path, [(name, value) for name, value in pairs if name != "token"])
+        token = token or asked or self.address.token
+        headers = {HEADER: token} if token else {}
+        limit_s = self.address.timeout_s if timeout_s is None else timeout_s
+        if line:
+            return line.request(method, target, headers=headers, body=body, timeout_s=limit_s)
+        pooled = self._take()
         try:
-            try:
-                reply = self._pool.request(method, url, body=body, headers=headers, timeout=timeout)
-            except urllib3.exceptions.ProtocolError:
-                # A kept connection that the Consul agent has closed meanwhile, or its connection limit.
-                if method != "GET":
-                    raise
-                reply = self._pool.request(method, url, body=body, headers=headers, timeout=timeout)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ConsulUnreachable(
-                f"Consul at {self.address} does not answer: {_reason(error)}",
-                hint="is the Consul agent running? `outrider doctor` looks",
-            ) from error
-        return Raw(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.data)
+            return pooled.request(method, target, headers=headers, body=body, timeout_s=limit_s)
+        finally:
+            self._give_back(pooled)
 
     def close(self) -> None:
-        """Drop every pooled connection."""
-        self._pool.clear()
+        """Drop every connection that is not in use."""
+        while self._idle:
+            with contextlib.suppress(IndexError):
+                self._idle.pop().close()
 
     def get(self, callback: Callable[[Any], Any], path: str, params: Params = None, headers: Any = None) -> Any:
         """python-consul2's GET."""
-        return self._call(callback, "GET", path, params)
+        return self._call(callback, "GET", path, params, headers)
 
     def put(
         self, callback: Callable[[Any], Any], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> Any:
         """python-consul2's PUT."""
-        return self._call(callback, "PUT", path, params, data)
+        return self._call(callback, "PUT", path, params, headers, data)
 
     def post(
         self, callback: Callable[[Any], Any], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> Any:
         """python-consul2's POST."""
-        return self._call(callback, "POST", path, params, data)
+        return self._call(callback, "POST", path, params, headers, data)
 
     def delete(
         self, callback: Callable[[Any], Any], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> Any:
         """python-consul2's DELETE."""
-        return self._call(callback, "DELETE", path, params, data)
+        return self._call(callback, "DELETE", path, params, headers, data)
 
-    def _call(self, callback: Callable[[Any], Any], method: str, path: str, params: Params, data: Any = "") -> Any:
+    def _call(
+        self, callback: Callable[[Any], Any], method: str, path: str, params: Params, headers: Any, data: Any = ""
+    ) -> Any:
         body = data.encode() if isinstance(data, str) else data
-        raw = self.request(method, path, params=params, body=body or None)
-        if raw.status >= 400 and raw.status != 404:
+        token = (headers or {}).get(HEADER, "")
+        raw = self.request(method, path, params=params, body=body or None, token=token)
+        if raw.status >= 300 and raw.status != 404:
             raise error_of(raw, f"{method} {path}")
         # python-consul2 looks its headers up by these names.
-        headers = {
-            "-".join(part.capitalize() for part in name.split("-")): value for name, value in raw.headers.items()
+        names = {"-".join(part.capitalize() for part in name.split("-")): name for name in raw.headers}
+        shown = {
+            name.replace("Knownleader", "KnownLeader").replace("Lastcontact", "LastContact"): raw.headers[lower]
+            for name, lower in names.items()
         }
-        return callback(consul.base.Response(raw.status, headers, raw.body.decode(errors="replace"), raw.body))
+        return callback(consul.base.Response(raw.status, shown, raw.body.decode(errors="replace"), raw.body))
+
+    def _take(self) -> Line:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.line()
+
+    def _give_back(self, line: Line) -> None:
+        if len(self._idle) < KEPT_CONNECTIONS:
+            self._idle.append(line)
+        else:
+            line.close()
+
+
+def tls_context(address: Address) -> ssl.SSLContext | None:
+    """What https needs, None for http. Raises ConsulError naming the file that cannot be used."""
+    if address.scheme == "http":
+        return None
+    used = address.ca_file
+    try:
+        context = ssl.create_default_context(cafile=address.ca_file or None)
+        if address.cert_file:
+            used = f"{address.cert_file} with {address.key_file}" if address.key_file else address.cert_file
+            context.load_cert_chain(address.cert_file, address.key_file or None)
+    except OSError as error:
+        raise ConsulError(f"TLS for Consul at {address}: {used}: {error.strerror or error}") from error
+    return context
 
 
 def error_of(raw: Raw, what: str) -> ConsulError:
-    """The typed error of an answer of 400 or above."""
+    """The typed error of an answer that is no success."""
     text = raw.body.decode(errors="replace").strip()[:300]
     if raw.status in (401, 403):
         return ConsulDenied(f"Consul refuses {what}: {text}", status=raw.status, hint="the token lacks a right")
+    if raw.status == 409:
+        return ConsulConflict(f"Consul answers {what} with 409: {text}", status=409)
     return ConsulError(f"Consul answers {what} with {raw.status}: {text}", status=raw.status)
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost plain reason: urllib3 wraps it several times."""
-    inner = getattr(error, "reason", None) or error.__cause__ or error
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "connection refused"
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "timed out"
-    return getattr(inner, "strerror", None) or str(inner).rsplit(": ", 1)[-1] or type(inner).__name__
+def _target(path: str, pairs: list[tuple[str, Any]]) -> str:
+    query = urllib.parse.urlencode(pairs)
+    return urllib.parse.quote(path, safe="/:") + (f"?{query}" if query else "")

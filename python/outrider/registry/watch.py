@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from msgspec import Struct
 
 from outrider.errors import ConsulError
-from outrider.registry.client import Consul, Reply
+from outrider.registry.client import WAIT_MAX_S, Consul, Reply
+from outrider.registry.pace import Bucket, backoff_s
 
+T = TypeVar("T")
 log = logging.getLogger("outrider.watch")
 
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 5.0
-# Consul answers at most this often; a watch that wakes without end must not spin.
-MIN_GAP_S = 0.002
+# A watch that wakes without end must neither spin here nor wear Consul down; 50 changes in a row still pass at once.
+RATE_PER_S = 20.0
+BURST = 50
+# What `stop` waits at most: a connection that is being opened cannot be cut.
+STOP_S = 2.0
 
 
 class Contact(Struct, frozen=True):
@@ -37,16 +42,11 @@ def next_index(old: int, new: int) -> int:
     return max(new, 1)
 
 
-def backoff_s(failures: int, rng: random.Random) -> float:
-    """Full jitter, so that the hosts of a fleet do not all come back in the same instant."""
-    return rng.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)))
-
-
 class Watch:
-    """Watches `path`. Both callbacks run in the watch's own thread.
+    """Watches `path`. Both callbacks run in the watch's own thread; what they raise is logged, and the watch goes on.
 
     The wait is short (10 s) because wake-ups have been lost in past versions: what was missed heals. An answer is no
-    promise of a change, so the body is compared before `on_change` is called.
+    promise of a change, so the content is compared before `on_change` is called.
     """
 
     def __init__(
@@ -66,42 +66,66 @@ class Watch:
         self._on_change = on_change
         self._on_contact = on_contact or (lambda _: None)
         self._params = dict(params or {})
-        self._wait_s = wait_s
+        self._wait_s = min(wait_s, WAIT_MAX_S)
         self._rng = rng or random.Random()
+        self._name = name or path
+        self._line = consul.http.line()
+        self._pace = Bucket(RATE_PER_S, BURST)
+        self._seen = b""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"watch {name or path}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"watch {self._name}", daemon=True)
 
     def start(self) -> None:
         """Start the thread; the first answer calls `on_change`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No callback follows. The thread is a daemon and ends with its query, at the latest after the wait."""
+        """Cut the query short and wait for the thread: no callback follows. May be called from a callback."""
         self._stopping.set()
+        self._line.cut()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        index, seen, failures = 0, None, 0
-        while not self._stopping.is_set():
-            try:
-                # The first question after trouble does not block: it shows at once how things are.
-                wait_s = self._wait_s if index else None
-                reply = self._consul.get(self._path, index=index or None, wait_s=wait_s, params=self._params)
-            except ConsulError as error:
+        index, failures = 0, 0
+        while not self._stopping.wait(self._pace.take(time.monotonic())):
+            reply = self._ask(index)
+            if isinstance(reply, str):
                 failures += 1
-                self._tell(Contact(ok=False, known_leader=False, error=error.message, at=time.monotonic()))
                 index = 0
+                self._call(self._on_contact, Contact(False, False, reply, time.monotonic()))
                 self._stopping.wait(backoff_s(failures, self._rng))
                 continue
             failures = 0
-            self._tell(Contact(ok=True, known_leader=reply.known_leader, error="", at=time.monotonic()))
             index = next_index(index, reply.index)
-            content = (reply.status, reply.body)
-            if content != seen:
-                seen = content
-                if not self._stopping.is_set():
-                    self._on_change(reply)
-            self._stopping.wait(MIN_GAP_S)
+            self._call(self._on_contact, Contact(True, reply.known_leader, "", time.monotonic()))
+            self._compare(reply)
+        self._line.close()
 
-    def _tell(self, contact: Contact) -> None:
-        if not self._stopping.is_set():
-            self._on_contact(contact)
+    def _ask(self, index: int) -> Reply | str:
+        """The answer, or why there is none. The first question, also after trouble, does not block."""
+        try:
+            return self._consul.get(
+                self._path, index=index or None, wait_s=self._wait_s, params=self._params, line=self._line
+            )
+        except ConsulError as error:
+            return error.message
+        except Exception as error:
+            # A thread that died here would leave its host with an old picture that looks fresh.
+            log.exception("watch %s failed", self._name)
+            return repr(error)
+
+    def _compare(self, reply: Reply) -> None:
+        """Call back if the content is new. Only its hash is kept: the body may be megabytes."""
+        content = hashlib.blake2b(reply.body, salt=str(reply.status).encode()).digest()
+        if content != self._seen:
+            self._seen = content
+            self._call(self._on_change, reply)
+
+    def _call(self, callback: Callable[[T], None], value: T) -> None:
+        if self._stopping.is_set():
+            return
+        try:
+            callback(value)
+        except Exception:
+            log.exception("watch %s: its callback failed", self._name)
