@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -54,7 +55,8 @@ async def serve_api(shim: Shim) -> Callable[[], Awaitable[None]]:
 
 
 async def _listen_on_socket(runner: web.AppRunner, path: Path) -> None:
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
     # The address of a Unix socket holds 107 bytes; through its folder's descriptor any path fits.
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     old = os.umask(0o117)

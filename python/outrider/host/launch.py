@@ -124,7 +124,10 @@ def _our_environment(
         "OUTRIDER_ADDRESS": config.address,
         "OUTRIDER_CONFIG": str(folders.config),
         "OUTRIDER_HEARTBEAT": str(folders.heartbeat),
+        "OUTRIDER_NEEDS": ",".join(need.agent for need in agent_on(doc.agent, placed.entry).need_list()),
     }
+    if doc.agent.model:
+        env["OUTRIDER_MODEL"] = doc.agent.model
     if port := main_port(ports):
         env["OUTRIDER_PORT"] = str(port)
     env |= {f"OUTRIDER_PORT_{name.upper().replace('-', '_')}": str(port) for name, port in ports.items()}

@@ -217,7 +217,9 @@ class Runner:
             self.local.ports = self._choose_ports(agent, placed.instance)
             launch = await asyncio.to_thread(self._prepare, doc, placed, self.local.ports)
             self._kept = Kept(doc, placed, self.local.ports)
-            self._watch(await self._supervisor.start(launch))
+            process = await self._supervisor.start(launch)
+            self._watch(process)
+            log.info("%s starts as pid %d at version %s", placed.instance, process.pid, doc.version)
             self._mark("starting", "starting: not ready yet")
             self._probe(agent)
             await self._first_of(self._ready.wait(), timeout_s=agent.start_timeout_s)
@@ -314,6 +316,8 @@ class Runner:
     def _probed(self, instance: str, healthy: bool, detail: str) -> None:
         """A probe's verdict changed. A process that has never been ready is not ill, it is starting."""
         if healthy:
+            if self.local.status != "passing":
+                log.info("%s is well after %.1f s", instance, time.time() - self.local.since)
             self._ready.set()
             self._mark("passing", "ok")
         elif self._ready.is_set() or self.local.status == "passing":
