@@ -71,7 +71,8 @@ class MiniLM:
         scores = query @ key.transpose(0, 2, 1) / np.float32(np.sqrt(query.shape[-1]))
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
-        return (shares @ value).transpose(1, 0, 2).reshape(len(states), -1)
+        result: Array = (shares @ value).transpose(1, 0, 2).reshape(len(states), -1)
+        return result
 
     def _linear(self, states: Array, name: str) -> Array:
         result: Array = states @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
