@@ -1,9 +1,10 @@
-"""A real Consul for tests: a fresh single server on free loopback ports."""
+"""A real Consul for tests: single servers on free loopback ports, configured like production's."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,6 +19,17 @@ from outrider.errors import ConsulError
 from outrider.registry.address import Address
 from outrider.registry.client import Consul, connect
 
+START_S = 30.0
+# Below the range that outgoing connections are given, so that none takes a port between choice and use.
+PORTS = range(20000, 32000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses a Consul is an integration test."""
+    for item in items:
+        if "consul_binary" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.integration)
+
 
 @pytest.fixture(scope="session")
 def consul_binary() -> Path:
@@ -28,63 +40,61 @@ def consul_binary() -> Path:
     if cached := sorted(cache.glob("*/consul")):
         return cached[-1]
     found = shutil.which("consul")
-    assert found, "no Consul found: run `make demo` once, or set OUTRIDER_TEST_CONSUL"
+    if not found:
+        pytest.fail("no Consul found: run `make demo` once, or set OUTRIDER_TEST_CONSUL")
     return Path(found)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports free now on loopback, for TCP and UDP alike."""
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+@pytest.fixture
+def consul(consul_binary: Path, tmp_path: Path) -> Iterator[ConsulServer]:
+    """A fresh running server, for tests that stop, freeze or wipe it, or need it empty."""
+    yield from _running(ConsulServer(consul_binary, tmp_path / "consul"))
+
+
+@pytest.fixture(scope="module")
+def shared_consul(consul_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulServer]:
+    """A running server for all tests of one module: each uses keys and services of its own."""
+    yield from _running(ConsulServer(consul_binary, tmp_path_factory.mktemp("shared") / "consul"))
+
+
+def _running(server: ConsulServer) -> Iterator[ConsulServer]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 class ConsulServer:
-    """A Consul server process that a test may stop, freeze and wipe."""
+    """A Consul server process that a test may stop, freeze and wipe.
 
-    def __init__(self, binary: Path, folder: Path) -> None:
-        self.binary, self.folder = binary, folder
-        names = ("http", "dns", "server", "serf_lan", "serf_wan", "grpc")
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+    `extra` is merged into its configuration; the first start may move to other ports if somebody took one.
+    """
+
+    def __init__(self, binary: Path, folder: Path, extra: dict[str, object] | None = None) -> None:
+        self.binary, self.folder, self.extra = binary, folder, extra or {}
         self.node = "local"
-        config = {
-            "node_name": self.node,
-            "data_dir": str(folder / "data"),
-            "server": True,
-            "bootstrap_expect": 1,
-            "bind_addr": "127.0.0.1",
-            "ui": True,
-            "disable_update_check": True,
-            "performance": {"raft_multiplier": 1},
-            "ports": {**self.ports, "grpc": -1, "serf_wan": -1},
-        }
-        (folder / "consul.json").write_text(json.dumps(config))
-        self.address = Address(port=self.ports["http"])
-        self.http_url = str(self.address)
-        self.client: Consul = connect(self.address)
         self.process: subprocess.Popen[bytes] | None = None
+        self.started_once = False
+        folder.mkdir(parents=True, exist_ok=True)
+        self._choose_ports()
 
     def start(self) -> None:
-        """Start it and wait until it takes writes."""
-        log = (self.folder / "consul.log").open("ab")
-        self.process = subprocess.Popen(
-            [self.binary, "agent", f"-config-file={self.folder / 'consul.json'}"], stdout=log, stderr=log
-        )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                self.client.put("/v1/kv/ready", b"1")
+        """Start it and wait until it has a leader and takes writes."""
+        for _attempt in range(3):
+            with self.log_file.open("ab") as log:
+                command = [self.binary, "agent", f"-config-file={self.folder / 'consul.json'}"]
+                self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            if self._ready():
+                self.started_once = True
                 return
-            except ConsulError:
-                time.sleep(0.05)
-        raise AssertionError((self.folder / "consul.log").read_text()[-2000:])
+            self.stop()
+            if not self.started_once:
+                self._choose_ports()
+        raise AssertionError(f"Consul does not start:\n{self.log_file.read_text()[-2000:]}")
 
     def stop(self) -> None:
-        """Kill it; its data stays."""
+        """Kill it; its data stays, and `start` brings it back on the same ports."""
         if self.process:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()
@@ -92,7 +102,7 @@ class ConsulServer:
             self.process = None
 
     def freeze(self) -> None:
-        """Stop it from running, its connections stay open."""
+        """Stop it from running; its connections stay open."""
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
 
@@ -102,16 +112,61 @@ class ConsulServer:
         self.process.send_signal(signal.SIGCONT)
 
     def wipe(self) -> None:
-        """Lose all its data; it must be stopped."""
+        """Stop it if it runs, and lose all its data."""
+        self.stop()
         shutil.rmtree(self.folder / "data")
 
+    @property
+    def log_file(self) -> Path:
+        """What it printed since the first start."""
+        return self.folder / "consul.log"
 
-@pytest.fixture(scope="module")
-def consul(consul_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulServer]:
-    """A running server, shared by the tests of one module."""
-    server = ConsulServer(consul_binary, tmp_path_factory.mktemp("consul"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    def _choose_ports(self) -> None:
+        names = ("http", "dns", "server", "serf_lan")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        config = {
+            "node_name": self.node,
+            "data_dir": str(self.folder / "data"),
+            "server": True,
+            "bootstrap_expect": 1,
+            "bind_addr": "127.0.0.1",
+            "ui": True,
+            "disable_update_check": True,
+            "performance": {"raft_multiplier": 1},
+            "ports": {**self.ports, "grpc": -1, "serf_wan": -1},
+            **self.extra,
+        }
+        (self.folder / "consul.json").write_text(json.dumps(config))
+        self.address = Address(port=self.ports["http"])
+        self.http_url = str(self.address)
+        self.client: Consul = connect(self.address)
+
+    def _ready(self) -> bool:
+        """False if it ended, or took longer than it may."""
+        assert self.process
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                self.client.put("/v1/kv/ready", b"1")
+                return True
+            except ConsulError as error:
+                if error.status == 403:
+                    return True
+                time.sleep(0.05)
+        return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports free now on loopback, for TCP and UDP alike."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import consul.base
 import msgspec
@@ -17,6 +17,7 @@ from outrider.registry.capabilities import Capabilities, Version, capabilities_o
 from outrider.registry.line import Line, Raw
 from outrider.registry.transport import Params, Transport, error_of
 
+T = TypeVar("T")
 # Longer waits gain nothing, and a lost wake-up (seen in past versions) heals only after one.
 WAIT_S, WAIT_MAX_S = 10.0, 30.0
 
@@ -30,6 +31,10 @@ class Reply(Struct, frozen=True):
     last_contact_ms: int
     status: int
     age_s: float = 0.0
+
+
+class _Session(Struct):
+    ID: str
 
 
 class Consul(consul.base.Consul):
@@ -128,7 +133,7 @@ class Consul(consul.base.Consul):
         }
         if ttl_s:
             request["TTL"] = f"{round(ttl_s * 1000)}ms"
-        return str(msgspec.json.decode(self.put("/v1/session/create", msgspec.json.encode(request)))["ID"])
+        return decode(self.put("/v1/session/create", msgspec.json.encode(request)), _Session).ID
 
 
 def _reply(raw: Raw, path: str) -> Reply:
@@ -144,6 +149,14 @@ def _reply(raw: Raw, path: str) -> Reply:
         )
     except ValueError as error:
         raise ConsulError(f"GET {path} is answered by something that is not Consul: {error}") from error
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """The JSON of an answer. Raises ConsulError if it is something else."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ConsulError(f"Consul's answer is not readable: {error}") from error
 
 
 def connect(address: Address) -> Consul:

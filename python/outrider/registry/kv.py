@@ -10,9 +10,14 @@ import msgspec
 from msgspec import Struct, field
 
 from outrider.errors import ConsulConflict, ConsulError
-from outrider.registry.client import Consul, Reply
+from outrider.registry.client import Consul, Reply, decode
+from outrider.registry.line import Raw
+from outrider.registry.transport import error_of
 
 T = TypeVar("T")
+# What one transaction takes in every version, and its body by default (512 KiB), less some for what surrounds it.
+TXN_OPS = 64
+TXN_BYTES = 500 * 1024
 
 
 class _Pair(Struct):
@@ -23,6 +28,14 @@ class _Pair(Struct):
 
 class _Applied(Struct):
     Results: list[dict[str, _Pair]] | None = None
+
+
+class _Error(Struct):
+    OpIndex: int
+
+
+class _Refused(Struct):
+    Errors: list[_Error] | None = None
 
 
 class Docs(Struct, Generic[T]):
@@ -42,9 +55,12 @@ class Change(Struct, frozen=True):
 
 
 def decode_docs(reply: Reply, prefix: str, kind: type[T]) -> Docs[T]:
-    """The documents of a recursive read. One that is malformed is named in `problems` and left out."""
+    """The documents of a recursive read. One that is malformed is named in `problems` and left out.
+
+    Raises ConsulError if the answer as a whole is not Consul's.
+    """
     found: Docs[T] = Docs(reply.index)
-    for pair in msgspec.json.decode(reply.body, type=list[_Pair]) if reply.body else []:
+    for pair in decode(reply.body, list[_Pair]) if reply.body else []:
         try:
             doc = msgspec.json.decode(base64.b64decode(pair.Value or ""), type=kind)
         except (msgspec.MsgspecError, ValueError) as error:
@@ -68,39 +84,50 @@ def get_doc(consul: Consul, key: str, kind: type[T]) -> tuple[T | None, int]:
 
 
 def put_docs(consul: Consul, changes: Sequence[Change]) -> dict[str, int]:
-    """Write all by check-and-set, in transactions of as many as this Consul takes (64 on older ones).
+    """Write all by check-and-set. Returns the new ModifyIndex of each key that was not deleted.
 
-    A transaction is all or nothing; more changes than one holds are several, in the order given. Returns the new
-    ModifyIndex of each key that was not deleted. Raises ConsulConflict, naming the keys that somebody else changed.
+    A transaction is all or nothing. What is too much for one (64 operations, or half a MiB) goes into several, in the
+    order given, so put first what the rest refers to. Raises ConsulConflict naming the keys that somebody else changed.
     """
     indexes: dict[str, int] = {}
-    for chunk in _chunks(changes, consul.capabilities.max_txn_ops):
-        raw = consul.http.request("PUT", "/v1/txn", body=msgspec.json.encode([_operation(change) for change in chunk]))
-        if raw.status == 409:
-            errors = msgspec.json.decode(raw.body).get("Errors") or []
-            keys = sorted({chunk[error["OpIndex"]].key for error in errors})
-            raise ConsulConflict(
-                f"changed by someone else meanwhile: {', '.join(keys)}",
-                status=409,
-                hint="nothing was written; run again",
-            )
-        if raw.status >= 400:
-            text = raw.body.decode(errors="replace").strip()[:300]
-            raise ConsulError(f"Consul refuses the transaction with {raw.status}: {text}", status=raw.status)
-        for result in msgspec.json.decode(raw.body, type=_Applied).Results or ():
+    written = 0
+    for chunk in _chunks(changes):
+        body = b"[" + b",".join(operation for _, operation in chunk) + b"]"
+        raw = consul.http.request("PUT", "/v1/txn", body=body)
+        if raw.status >= 300:
+            raise _refusal(raw, [key for key, _ in chunk], written)
+        for result in decode(raw.body, _Applied).Results or ():
             if "KV" in result:
                 indexes[result["KV"].Key] = result["KV"].ModifyIndex
+        written += len(chunk)
     return indexes
 
 
-def _operation(change: Change) -> dict[str, Any]:
-    index = change.expected_index
-    if change.doc is None:
-        return {"KV": {"Verb": "delete-cas", "Key": change.key, "Index": index}}
-    value = base64.b64encode(msgspec.json.encode(change.doc)).decode()
-    return {"KV": {"Verb": "cas", "Key": change.key, "Index": index, "Value": value}}
+def _refusal(raw: Raw, keys: list[str], written: int) -> ConsulError:
+    hint = f"{written} changes before it are written; run again" if written else "nothing was written; run again"
+    if raw.status != 409:
+        return error_of(raw, f"a transaction on {keys[0]} and {len(keys) - 1} more ({written} changes written before)")
+    lost = sorted({keys[error.OpIndex] for error in decode(raw.body, _Refused).Errors or ()})
+    return ConsulConflict(f"changed by someone else meanwhile: {', '.join(lost)}", status=409, hint=hint)
 
 
-def _chunks(changes: Sequence[Change], size: int) -> Iterator[Sequence[Change]]:
-    for start in range(0, len(changes), size):
-        yield changes[start : start + size]
+def _operation(change: Change) -> bytes:
+    operation: dict[str, Any] = {"Verb": "delete-cas", "Key": change.key, "Index": change.expected_index}
+    if change.doc is not None:
+        value = base64.b64encode(msgspec.json.encode(change.doc)).decode()
+        operation |= {"Verb": "cas", "Value": value}
+    return msgspec.json.encode({"KV": operation})
+
+
+def _chunks(changes: Sequence[Change]) -> Iterator[list[tuple[str, bytes]]]:
+    chunk: list[tuple[str, bytes]] = []
+    size = 0
+    for change in changes:
+        operation = _operation(change)
+        if chunk and (len(chunk) == TXN_OPS or size + len(operation) > TXN_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((change.key, operation))
+        size += len(operation) + 1
+    if chunk:
+        yield chunk

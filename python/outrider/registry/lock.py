@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -11,9 +12,11 @@ from types import TracebackType
 
 from msgspec import Struct, json
 
-from outrider.errors import ConsulError, Locked
-from outrider.registry.client import Consul
+from outrider.errors import ConsulError, ConsulUnreachable, Locked
+from outrider.registry.client import Consul, decode
 from outrider.registry.kv import get_doc
+
+log = logging.getLogger("outrider.lock")
 
 TTL_S = 15.0  # Consul frees the lock of a run that died after twice this
 RENEW_S = 5.0
@@ -28,47 +31,91 @@ class Holder(Struct, frozen=True):
     since: float
 
 
-class RunLock:
-    """`with RunLock(consul, key, who):` raises Locked at once if another run holds it."""
+class _Pair(Struct):
+    Session: str = ""
 
-    def __init__(self, consul: Consul, key: str, who: str) -> None:
+
+class RunLock:
+    """`with RunLock(consul, key, who):` raises Locked at once if another run holds it.
+
+    `lost` turns true when the lock is not surely ours any more; `check` raises then. Ask before each step.
+    """
+
+    def __init__(self, consul: Consul, key: str, who: str, *, ttl_s: float = TTL_S, renew_s: float = RENEW_S) -> None:
         self._consul = consul
         self._key = key
-        self._holder = Holder(who, socket.gethostname(), os.getpid(), time.time())
+        self._who = who
+        self._ttl_s, self._renew_s = ttl_s, renew_s
         self._session = ""
+        self._sure_until = 0.0
         self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lock renewal", daemon=True)
         self.lost = False
 
     def __enter__(self) -> RunLock:
-        self._session = self._consul.create_session(self._key, ttl_s=TTL_S, lock_delay_s=0.001)
-        body = self._consul.put(f"/v1/kv/{self._key}", json.encode(self._holder), params={"acquire": self._session})
-        if body.strip() != b"true":
+        self._sure_until = time.monotonic() + self._ttl_s
+        # The shortest delay there is: after a run that died, its time to live has passed already.
+        self._session = self._consul.create_session(self._key, ttl_s=self._ttl_s, lock_delay_s=0.001)
+        try:
+            if not self._acquire():
+                raise self._locked()
+        except BaseException:
             self._destroy()
-            raise self._locked()
-        threading.Thread(target=self._renew, name="lock renewal", daemon=True).start()
+            raise
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        with contextlib.suppress(ConsulError):
+        try:
+            # Does nothing if the lock is another's by now.
             self._consul.put(f"/v1/kv/{self._key}", b"{}", params={"release": self._session})
+        except ConsulError as problem:
+            log.warning("the lock %s is not released, it ends by itself: %s", self._key, problem.message)
         self._destroy()
 
     def check(self) -> None:
         """Raise Locked if the lock was lost meanwhile: another run may be at work."""
-        if self.lost:
-            raise Locked(f"the lock {self._key} was lost: Consul did not hear from this run in time")
+        if self.lost or time.monotonic() > self._sure_until:
+            self.lost = True
+            raise Locked(
+                f"the lock {self._key} was lost: Consul did not hear from this run in time, or someone took it",
+                hint="another run may be at work; run again",
+            )
 
-    def _renew(self) -> None:
-        while not self._done.wait(RENEW_S):
+    def _acquire(self) -> bool:
+        holder = Holder(self._who, socket.gethostname(), os.getpid(), time.time())
+        try:
+            body = self._consul.put(f"/v1/kv/{self._key}", json.encode(holder), params={"acquire": self._session})
+        except ConsulUnreachable:
+            # A write without an answer may have been done.
+            return self._ours()
+        return body.strip() == b"true"
+
+    def _keep(self) -> None:
+        while not self._done.wait(self._renew_s):
+            sent = time.monotonic()
             try:
                 self._consul.put(f"/v1/session/renew/{self._session}")
-            except ConsulError as error:
-                if error.status == 404:
+                if self._ours():
+                    self._sure_until = sent + self._ttl_s
+                else:
                     self.lost = True
+            except ConsulError as error:
+                if self._done.is_set():
                     return
+                # Any other failure may pass, but not for longer than Consul waits.
+                self.lost = error.status == 404 or time.monotonic() > self._sure_until
+            if self.lost:
+                return
+
+    def _ours(self) -> bool:
+        """Whether the key is held by our session: a renewal succeeds also when someone deleted or stole the key."""
+        reply = self._consul.get(f"/v1/kv/{self._key}", params={"consistent": ""})
+        pairs = decode(reply.body, list[_Pair]) if reply.body else []
+        return any(pair.Session == self._session for pair in pairs)
 
     def _destroy(self) -> None:
         with contextlib.suppress(ConsulError):
@@ -84,5 +131,5 @@ class RunLock:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
         return Locked(
             f"another run is at work: {holder.who} on {holder.host} (pid {holder.pid}) since {since}",
-            hint=f"wait for it to end; if it died, the lock is free again within {2 * TTL_S:g} s",
+            hint=f"wait for it to end; if it died, the lock is free again within {2 * self._ttl_s:g} s",
         )

@@ -8,11 +8,14 @@ import msgspec
 from msgspec import Struct, field
 
 from outrider.errors import ConsulError
-from outrider.registry.client import Consul, Reply
+from outrider.registry.client import Consul, Reply, decode
+from outrider.registry.transport import Params
 
 CheckStatus = Literal["passing", "warning", "critical"]
 # The shim sets the status; the TTL is only there because Consul wants every check to have a kind.
 CHECK_TTL = "24h"
+# An election takes three seconds, and a frozen leader up to five.
+ESCALATE_S = 6.0
 
 
 class NotRegistered(ConsulError):
@@ -71,7 +74,12 @@ def register(consul: Consul, service: Service, timeout_s: float = 2.0) -> None:
         "Port": service.port,
         "Tags": list(service.tags),
         "Meta": service.meta,
-        "Check": {"CheckID": service.check_id, "Name": "Outrider", "TTL": CHECK_TTL, "Status": service.status},
+        "Check": {
+            "CheckID": service.check_id,
+            "Name": "Outrider",
+            "TTL": CHECK_TTL,
+            "Status": service.status or "critical",
+        },
     }
     consul.put("/v1/agent/service/register", msgspec.json.encode(definition), timeout_s=timeout_s)
 
@@ -114,17 +122,15 @@ def maintenance(consul: Consul, on: bool, reason: str) -> None:
 
 def local_services(consul: Consul) -> dict[str, Service]:
     """Every service that this Consul agent holds, with its check."""
-    held = msgspec.json.decode(consul.get("/v1/agent/services").body, type=dict[str, _Service])
-    checks = msgspec.json.decode(consul.get("/v1/agent/checks").body, type=dict[str, _Check])
+    held = decode(consul.get("/v1/agent/services").body, dict[str, _Service])
+    checks = decode(consul.get("/v1/agent/checks").body, dict[str, _Check])
     by_service = {check.ServiceID: check for check in checks.values() if check.ServiceID}
     return {name: _service(item, by_service.get(item.ID)) for name, item in held.items()}
 
 
 def node_services(consul: Consul, node: str) -> list[Service]:
     """Every service of a node as the catalog has it, by ID; none if the node is not known."""
-    body = consul.get(f"/v1/catalog/node/{node}").body
-    found = msgspec.json.decode(body, type=_Node | None) if body else None
-    items = found.Services if found and found.Services else {}
+    items = _node(consul, node).Services or {}
     return sorted((_service(item, None) for item in items.values()), key=lambda service: service.id)
 
 
@@ -132,36 +138,43 @@ def escalate(consul: Consul, node: str, check_id: str, service_id: str, status: 
     """Write a check's status straight into the catalog, past the local agent's check API.
 
     That API hangs for half a minute behind a frozen leader; this call returns after the election. The owning Consul
-    agent overwrites it at its next full sync, with the same status once it has heard it.
+    agent overwrites it at its next full sync, with the same status once it has heard it. Raises NotRegistered if the
+    catalog does not have that node or service.
     """
+    if not service_id:
+        # With a service named, Consul refuses an unknown node; for a check of the node it would make one up.
+        _require_node(consul, node)
     check = {"Node": node, "CheckID": check_id, "ServiceID": service_id, "Status": status, "Output": output}
     check["Name"] = "Outrider"
-    body = {"Node": node, "Address": _node_address(consul, node), "SkipNodeUpdate": True, "Check": check}
-    consul.put("/v1/catalog/register", msgspec.json.encode(body), timeout_s=6.0)
+    body = {"Node": node, "SkipNodeUpdate": True, "Check": check}
+    try:
+        consul.put("/v1/catalog/register", msgspec.json.encode(body), timeout_s=ESCALATE_S)
+    except ConsulError as error:
+        if error.status == 500 and "missing service registration" in error.message.lower():
+            raise NotRegistered(f"service {service_id} of node {node} is not in the catalog", status=500) from error
+        raise
 
 
 def critical(reply: Reply) -> list[CheckState]:
     """The checks in an answer of /v1/health/state/..., in a steady order."""
-    checks = msgspec.json.decode(reply.body, type=list[_Check]) if reply.body else []
+    checks = decode(reply.body, list[_Check]) if reply.body else []
     states = (CheckState(c.Node, c.CheckID, c.ServiceID, c.ServiceName, c.Status, c.Output) for c in checks)
     return sorted(states)
 
 
-class _NodeAddress(Struct):
-    Address: str
-
-
 class _Node(Struct):
-    Node: _NodeAddress | None = None
+    Node: dict[str, Any] | None = None
     Services: dict[str, _Service] | None = None
 
 
-def _node_address(consul: Consul, node: str) -> str:
-    body = consul.get(f"/v1/catalog/node/{node}", params={"stale": ""}).body
-    found = msgspec.json.decode(body, type=_Node | None) if body else None
-    if found is None or found.Node is None:
+def _node(consul: Consul, node: str, params: Params = None) -> _Node:
+    body = consul.get(f"/v1/catalog/node/{node}", params=params).body
+    return _Node() if body in (b"", b"null") else decode(body, _Node)
+
+
+def _require_node(consul: Consul, node: str) -> None:
+    if _node(consul, node, {"stale": ""}).Node is None:
         raise NotRegistered(f"node {node} is not in the catalog")
-    return found.Node.Address
 
 
 def _service(item: _Service, check: _Check | None) -> Service:
@@ -181,6 +194,5 @@ def _service(item: _Service, check: _Check | None) -> Service:
 def _unknown(error: ConsulError) -> bool:
     """Consul 1.8 says it with a 500 and a sentence, newer ones with a 404."""
     says = error.message.lower()
-    return error.status == 404 or (
-        error.status == 500 and ("unknown" in says or "does not have associated ttl" in says)
-    )
+    sentences = ("unknown check", "unknown service", "does not have associated ttl")
+    return error.status == 404 or (error.status == 500 and any(sentence in says for sentence in sentences))
