@@ -70,17 +70,19 @@ def _union(source: Source, value: Any, kind: inspect.UnionType, place: Place) ->
 def _leaf(source: Source, value: Any, kind: inspect.Type, place: Place) -> list[str]:
     if isinstance(kind, inspect.AnyType):
         return []
-    fits = {
-        inspect.StrType: lambda: isinstance(value, str),
-        inspect.BoolType: lambda: isinstance(value, bool),
-        inspect.IntType: lambda: isinstance(value, int) and not isinstance(value, bool),
-        inspect.FloatType: lambda: isinstance(value, int | float) and not isinstance(value, bool),
-        inspect.LiteralType: lambda: isinstance(kind, inspect.LiteralType) and value in kind.values,
-        inspect.NoneType: lambda: value is None,
-    }.get(type(kind), lambda: False)
-    if fits() and _in_range(value, kind):
+    if _fits(value, kind) and _in_range(value, kind):
         return []
     return [source.at(place, f"found {_show(value)}, allowed: {_allowed(kind)}")]
+
+
+def _fits(value: Any, kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.LiteralType):
+        return value in kind.values
+    if isinstance(value, bool):
+        return isinstance(kind, inspect.BoolType)
+    plain = {inspect.StrType: str, inspect.IntType: int, inspect.FloatType: int | float, inspect.NoneType: type(None)}
+    wanted = plain.get(type(kind))
+    return wanted is not None and isinstance(value, wanted)
 
 
 def _in_range(value: Any, kind: inspect.Type) -> bool:

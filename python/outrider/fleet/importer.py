@@ -49,7 +49,10 @@ class Imported(Struct, frozen=True):
 
 def import_files(paths: Sequence[Path], port_offset: int = 0) -> Imported:
     """Read start-up files, one host each, named by the file's first word. Raises FleetError naming what it saw."""
-    hosts, agents, warnings, settings = [], [], [], {}
+    hosts: list[str] = []
+    agents: list[ImportedAgent] = []
+    warnings: list[str] = []
+    settings: dict[str, dict[str, Any]] = {}
     for path in paths:
         source = Source(path)
         if not isinstance(source.data, dict):
@@ -95,7 +98,14 @@ def _descend(group: str, value: Any, place: tuple[Any, ...]) -> Iterator[tuple[s
 
 
 def _agent(
-    source: Source, host: str, group: str, name: str, body: Mapping[str, Any], place: Any, offset: int, warnings: list[str]
+    source: Source,
+    host: str,
+    group: str,
+    name: str,
+    body: Mapping[str, Any],
+    place: Any,
+    offset: int,
+    warnings: list[str],
 ) -> ImportedAgent:
     unknown = {key: value for key, value in body.items() if key not in READ}
     for key in unknown:

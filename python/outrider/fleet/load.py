@@ -123,7 +123,7 @@ def _agent_problems(source: Source, fleet: Fleet, name: str, place: Place) -> It
         yield source.at(place, "needs exactly one of `command` and `module`")
     if agent.code is not None:
         yield from _code_problems(source, agent, place)
-    for entry in agent.on_host() or {"": None}:
+    for entry in agent.on_host() or ("",):
         for need in agent_on(agent, entry).need_list():
             if need.agent not in fleet.agents:
                 near = _nearest(need.agent, fleet.agents)
