@@ -8,6 +8,7 @@
     |-- CatalogueError          the catalogue file is missing, corrupt or of another version
     |-- ShimUnreachable         no shim answers on this host
     |-- HostError               something on this host is wrong: a port, a folder, a process
+    |-- RolloutFailed           an agent did not get well and was put back; says what was done and what not
     `-- ConsulError             Consul answered with an error
         |-- ConsulUnreachable   nothing answered in time (exit code 3)
         |-- ConsulDenied        the token may not do that
@@ -69,6 +70,15 @@ class ShimUnreachable(OutriderError):
 
 class HostError(OutriderError):
     """Something on this host is wrong: a port, a folder, a process."""
+
+
+class RolloutFailed(OutriderError):
+    """An agent did not get well and has its earlier documents back. `done`: what was done; `not_done`: agents left."""
+
+    def __init__(self, message: str, *, done: list[str], not_done: list[str], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.done = done
+        self.not_done = not_done
 
 
 class ConsulError(OutriderError):

@@ -1,0 +1,171 @@
+"""Publishing a fleet: what the module `fleet` does, as calls with typed options and results."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from outrider.errors import ConsulUnreachable, FleetError, OutriderError, RolloutFailed
+from outrider.migration.changes import AgentChange, Documents, Goal, changes, goals
+from outrider.migration.compile import (
+    CodeSource,
+    Definition,
+    code_sources,
+    compile_fleet,
+    read_definition,
+    read_hosts,
+)
+from outrider.migration.diff import Shown, shown, summary
+from outrider.migration.driver import Driver, Report
+from outrider.migration.store import ConsulStore, Seen
+from outrider.registry.address import Address
+from outrider.registry.client import connect
+from outrider.registry.layout import RUN_LOCK
+from outrider.registry.lock import RunLock
+
+
+class Validated(Struct, frozen=True):
+    """A fleet file that is right. `changed` is there for Ansible."""
+
+    definition: Definition
+    sources: list[CodeSource]
+    changed: bool = False
+
+
+def validate(path: Path, hosts: list[dict[str, Any]]) -> Validated:
+    """Read a fleet file and check it against the hosts of the inventory. Raises FleetError with all problems."""
+    definition = compile_fleet(path, hosts)
+    return Validated(definition, code_sources(definition, path.parent))
+
+
+def details(error: OutriderError) -> dict[str, Any]:
+    """What a failed module returns beside the message."""
+    if isinstance(error, FleetError):
+        return {"problems": error.problems}
+    if isinstance(error, RolloutFailed):
+        return {"operations": error.done, "not_done": error.not_done, "changed": True}
+    return {}
+
+
+class Target(Struct, frozen=True):
+    """Which Consul. Names are those of the modules' options."""
+
+    consul_host: str = "127.0.0.1"
+    consul_port: int = 8500
+    consul_scheme: Literal["http", "https"] = "http"
+    consul_token_file: str | None = None
+    consul_ca_file: str | None = None
+
+    def address(self) -> Address:
+        """As an Address, with the token read. Raises ConsulError if its file cannot be."""
+        address = Address(self.consul_host, self.consul_port, self.consul_scheme, ca_file=self.consul_ca_file or "")
+        return address.with_token_file(self.consul_token_file) if self.consul_token_file else address
+
+
+class Order(Struct, frozen=True):
+    """What to publish. `definition`: as compiled, in plain JSON; `hosts`: instead of those that are in it."""
+
+    definition: dict[str, Any] | None = None
+    releases: dict[str, str] = field(default_factory=dict)
+    hosts: list[dict[str, Any]] | None = None
+    prune: bool = True
+    wait_s: float = 120.0
+    parallel: int = 8
+    state: Literal["present", "absent"] = "present"
+
+
+class Counts(Struct):
+    """Agents by what happened to them."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+
+
+class Result(Struct):
+    """What a publication did, or would do."""
+
+    changed: bool
+    agents: Counts
+    restarted: list[str]
+    operations: list[str]
+    diff: list[Shown]
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+
+
+def predict(target: Target, order: Order) -> Result:
+    """What `publish` would do. Without a Consul it compares with nothing, and warns. Raises FleetError, ConsulError."""
+    started = time.monotonic()
+    store = ConsulStore(connect(target.address()))
+    warnings = []
+    try:
+        store.read()
+    except ConsulUnreachable as error:
+        warnings.append(f"{error.message}; predicted as if nothing were published yet")
+    found = changes(store.docs, _goals(order, store.docs))
+    report = Report([summary(change) for change in found if change.kind != "unchanged"], warnings=warnings)
+    report.restarted = [instance for change in found for instance in change.restarts]
+    return _result(found, report, time.monotonic() - started)
+
+
+def publish(target: Target, order: Order) -> Result:
+    """Write what differs and wait until it is well.
+
+    Raises FleetError before anything is changed, Locked if another run is at work, RolloutFailed, ConsulError.
+    """
+    started = time.monotonic()
+    consul = connect(target.address())
+    ConsulStore(consul).read()
+    with RunLock(consul, RUN_LOCK, _who()) as lock:
+        store = ConsulStore(consul, lock)
+        wanted = _goals(order, store.read())
+        found = changes(store.docs, wanted)
+        report = Driver(store, wait_s=order.wait_s).run(found, wanted, order.parallel)
+        report.warnings += _unwell(store, [change for change in found if change.kind == "unchanged"])
+    return _result(found, report, time.monotonic() - started)
+
+
+def _goals(order: Order, current: dict[str, Documents]) -> dict[str, Goal]:
+    if order.state == "absent":
+        return dict.fromkeys(current, Goal())
+    definition = read_definition(order.definition)
+    hosts = definition.hosts if order.hosts is None else tuple(read_hosts(order.hosts))
+    return goals(definition, order.releases, current, hosts, prune=order.prune)
+
+
+def _who() -> str:
+    """Who runs this, for the other one who is kept out."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _unwell(store: ConsulStore, unchanged: list[AgentChange]) -> list[str]:
+    """What was published before and does not pass: not this run's doing, but worth a word."""
+    placed = [p for change in unchanged for p in change.after.instances if p.state == "run"]
+    if not placed:
+        return []
+    sight = store.observe({p.host for p in placed})
+    unwell = [p.instance for p in placed if not _passes(sight.get((p.instance, p.host)))]
+    few = ", ".join(unwell[:5]) + (", ..." if len(unwell) > 5 else "")
+    return [f"unchanged, but not passing: {few} ({len(unwell)} of {len(placed)})"] if unwell else []
+
+
+def _passes(seen: Seen | None) -> bool:
+    return seen is not None and seen.status != "critical"
+
+
+def _result(found: list[AgentChange], report: Report, seconds: float) -> Result:
+    kinds = [change.kind for change in found]
+    counts = Counts(*(kinds.count(kind) for kind in ("added", "changed", "removed", "unchanged")))
+    changed = len(kinds) != counts.unchanged
+    diff = shown(found)
+    return Result(changed, counts, report.restarted, report.operations, diff, round(seconds, 3), report.warnings)
