@@ -124,9 +124,8 @@ def show_kill(client: ShimClient, report: StatusReport) -> None:
     while not lookup(victim.agent).instances:
         time.sleep(0.001)
     back_ms = (time.perf_counter() - began) * 1000
-    print(
-        f"kill -9         {victim.agent}: out of every lookup after {absent_ms:.1f} ms, served again after {back_ms:.0f} ms"
-    )
+    gone = f"out of every lookup after {absent_ms:.1f} ms"
+    print(f"kill -9         {victim.agent}: {gone}, served again after {back_ms:.0f} ms")
 
 
 if __name__ == "__main__":
