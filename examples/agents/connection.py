@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
+import socket
 import time
 
 from wire import CONTINUE, Refused, reply, take_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket as sockets
-
     from serving import Server
     from wire import Head
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 MAX_AHEAD_BYTES = 64 * 1024
+MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 
 
 class Connection:
     """Reads one request, waits for its reply, then reads the next."""
 
-    def __init__(self, server: Server, socket: sockets.socket, port: str) -> None:
-        self.socket = socket
+    def __init__(self, server: Server, sock: socket.socket, port: str) -> None:
+        self.socket = sock
         self.port = port
         self.last_at = time.monotonic()
         self._server = server
@@ -32,6 +33,8 @@ class Connection:
         self._serving = False
         self._closing = False
         self._closed = False
+        self._refused = False
+        self._discarded = 0
         self._advancing = False
         self._mask = READ
 
@@ -73,6 +76,11 @@ class Connection:
         if not data:
             self.close()
             return
+        if self._refused:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.close()
+            return
         self._input += data
         if self._serving and len(self._input) > MAX_AHEAD_BYTES:
             self.close()  # it sends and sends without reading its reply
@@ -93,7 +101,7 @@ class Connection:
         try:
             head = self._head or take_head(self._input)
         except Refused as refused:
-            self._closing = True  # what follows cannot be told apart any more
+            self._closing = self._refused = True  # what follows cannot be told apart any more
             self._send(reply(refused.status, refused.document(), keep_alive=False))
             return False
         self._head = head
@@ -125,11 +133,19 @@ class Connection:
         del self._output[:sent]
         if self._output:
             self._watch(WRITE)  # not READ: a client that does not read its reply gets no second one
+        elif self._refused:
+            self._end_reply()
         elif self._closing:
             self.close()
         else:
             self._watch(READ)
             self._advance()
+
+    def _end_reply(self) -> None:
+        """Read and drop what the client still sends: closing at once would reset the connection, reply and all."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+        self._watch(READ)
 
     def _watch(self, mask: int) -> None:
         if mask != self._mask:

@@ -34,7 +34,7 @@ def _ports(env: Mapping[str, str]) -> dict[str, int]:
     ports = {name: _port(variable, env[variable]) for name, variable in texts.items() if env.get(variable)}
     if not ports:
         raise SettingsError("neither OUTRIDER_PORT nor OUTRIDER_PORT_HEALTH is set: there is nothing to serve on")
-    if ports.get("health") == ports.get("main"):
+    if ports.get("health") == ports.get("main") != 0:
         del ports["health"]  # one port serves both
     return ports
 

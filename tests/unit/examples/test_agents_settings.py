@@ -18,6 +18,7 @@ def test_the_environment_is_read() -> None:
 
 def test_one_port_may_serve_both() -> None:
     assert Settings({"OUTRIDER_PORT": "7200", "OUTRIDER_PORT_HEALTH": "7200"}).ports == {"main": 7200}
+    assert Settings({"OUTRIDER_PORT": "0", "OUTRIDER_PORT_HEALTH": "0"}).ports == {"main": 0, "health": 0}
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", "1.5", "²"])
