@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -96,11 +97,11 @@ def test_it_serves_and_survives_bad_input(start: Start) -> None:
 def test_a_connection_serves_many_requests(start: Start) -> None:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", start("Worker").port, timeout=5)) as connection:
         connection.connect()
-        socket = connection.sock
+        opened = connection.sock
         for number in range(50):
             connection.request("POST", "/echo", str(number))
             assert connection.getresponse().read() == str(number).encode()
-        assert connection.sock is socket
+        assert connection.sock is opened
 
 
 def test_a_chain_goes_round_a_cycle_once(start: Start, tmp_path: Path) -> None:
@@ -141,19 +142,46 @@ def test_its_heart_beats_each_second(start: Start, tmp_path: Path) -> None:
     eventually(lambda: heartbeat.stat().st_mtime_ns > first, agent.log, within_s=5)
 
 
-def test_it_finishes_what_is_in_flight_before_it_ends(start: Start) -> None:
-    agent = start("Worker")
-    answers: list[tuple[int, Any]] = []
-    caller = threading.Thread(target=lambda: answers.append(agent.ask("POST", "/work", {"n": 2_000_000})))
-    caller.start()
-    eventually(lambda: agent.ask("GET", "/health")[1]["requests"] == 1, agent.log)
-    began = time.monotonic()
-    agent.process.send_signal(signal.SIGTERM)
+def test_it_finishes_what_is_in_flight_before_it_ends(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        port = slow.getsockname()[1]
+        CatalogueWriter(tmp_path).publish(
+            {"Slow": Entry("Slow", (Instance("Slow", "Slow-1", "local", "127.0.0.1", port, {"main": port}),))}
+        )
+        agent = start("Caller", OUTRIDER_NEEDS="Slow", OUTRIDER_RUNTIME=str(tmp_path))
+        answers: list[tuple[int, Any]] = []
+        caller = threading.Thread(target=lambda: answers.append(agent.ask("POST", "/chain", {"deadline_ms": 20_000})))
+        caller.start()
+        slow.settimeout(20)
+        need = slow.accept()[0]
+        need.settimeout(20)
+        assert need.recv(65_536).startswith(b"POST /chain")  # a close with bytes unread would be a reset
+        began = time.monotonic()
+        agent.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "finish 1 in flight" in agent.log.read_text(), agent.log)
+        with need:
+            need.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"agent": "Slow", "answered": 1, "failed": 0}')
     assert agent.process.wait(5) == 0
     assert time.monotonic() - began < 2.5  # 2 s are promised; the rest is this test's share of a busy machine
     caller.join(5)
-    assert answers[0][0] == 200
-    assert answers[0][1]["result"] == 148_933
+    assert (answers[0][0], answers[0][1]["answered"]) == (200, 2)
+
+
+def test_what_never_answers_does_not_hold_up_the_end(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        port = hung.getsockname()[1]
+        CatalogueWriter(tmp_path).publish(
+            {"Hung": Entry("Hung", (Instance("Hung", "Hung-1", "local", "127.0.0.1", port, {"main": port}),))}
+        )
+        agent = start("Caller", OUTRIDER_NEEDS="Hung", OUTRIDER_RUNTIME=str(tmp_path))
+        with socket.create_connection(("127.0.0.1", agent.port)) as caller:
+            caller.sendall(b"POST /chain HTTP/1.1\r\nContent-Length: 22\r\n\r\n" + b'{"deadline_ms": 20000}')
+            hung.settimeout(20)
+            with hung.accept()[0]:
+                began = time.monotonic()
+                agent.process.send_signal(signal.SIGTERM)
+                assert agent.process.wait(5) == 0
+                assert time.monotonic() - began < 2.5
 
 
 @pytest.mark.parametrize("port", ["", "70000", "abc"])
