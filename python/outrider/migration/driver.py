@@ -36,6 +36,9 @@ class Store(Protocol):
     def observe(self, hosts: set[str]) -> dict[tuple[str, str], Seen]:
         """Instances that Consul knows on these hosts."""
 
+    def output(self, instance: str, host: str) -> str:
+        """What an instance's check says this moment, if that can be known."""
+
     def wait(self, longest_s: float) -> None:
         """Wait for news."""
 
@@ -134,6 +137,8 @@ class Driver:
         writes = {name: step.docs for name, step in steps.items() if isinstance(step, Write)}
         failed = {name: step for name, step in steps.items() if isinstance(step, Failed)}
         writes |= {name: active[name].original for name in failed}
+        # Asked before the documents are put back: afterwards it says something else.
+        why = {name: self._store.output(step.instance, step.host) or step.why for name, step in failed.items()}
         if writes:
             self._store.write(writes)
             self._store.read()
@@ -142,7 +147,7 @@ class Driver:
         done = {name: step for name, step in steps.items() if isinstance(step, Done)}
         for name, step in done.items():
             self._note(found[name], step)
-        self._failed |= failed
+        self._failed |= {name: replace(step, why=why[name]) for name, step in failed.items()}
         for name in failed | done.keys():
             del active[name]
         return bool(writes or done)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 from msgspec import Struct
 
+from outrider.errors import UnknownAgent
 from outrider.migration.changes import Documents
 from outrider.migration.publication import Target
 from outrider.migration.store import ConsulStore, Seen
@@ -41,14 +45,20 @@ class Overview(Struct, frozen=True):
     healthy: bool
 
 
-def overview(target: Target) -> Overview:
-    """The published fleet and its health. Raises ConsulError."""
+def overview(target: Target, names: Sequence[str] | None = None) -> Overview:
+    """The published agents, or those of `names`, and their health. Raises UnknownAgent, ConsulError."""
     store = ConsulStore(connect(target.address()))
     docs = store.read()
+    if names is not None:
+        if unknown := [name for name in names if name not in docs]:
+            near = difflib.get_close_matches(unknown[0], docs, 1)
+            hint = f"did you mean {near[0]}?" if near else f"{len(docs)} agents are published"
+            raise UnknownAgent(f"no agent {', '.join(unknown)} is published", hint=hint)
+        docs = {name: docs[name] for name in names}
     sight = store.observe({placed.host for item in docs.values() for placed in item.instances})
     agents = [_published(name, item, sight) for name, item in docs.items()]
+    wanted = [instance for agent in agents for instance in agent.instances if instance.state == "run"]
     fleets = sorted({agent.fleet for agent in agents if agent.fleet})
-    wanted = [i for agent in agents for i in agent.instances if i.state == "run"]
     return Overview(fleets, agents, all(instance.status == "passing" for instance in wanted))
 
 

@@ -15,7 +15,7 @@ from outrider.registry.client import Consul
 from outrider.registry.kv import TXN_OPS, Change, Docs, list_docs, put_docs
 from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, PlacementDoc
 from outrider.registry.lock import RunLock
-from outrider.registry.services import critical, node_services
+from outrider.registry.services import critical, local_services, node_services
 
 MIN_GAP_S = 0.1
 MAX_TXN_BYTES = 256 * 1024  # of documents; base64 makes them a third larger, and Consul takes half a MiB
@@ -93,6 +93,15 @@ class ConsulStore:
                     status, output = "critical", down[host]
                 seen[service.id, host] = Seen(host, service.meta.get("version", ""), status, output.strip())
         return seen
+
+    def output(self, instance: str, host: str) -> str:
+        """What its check says this moment; empty if the Consul agent that we ask is not its own.
+
+        The catalog may be minutes behind: while a check's status stays the same, Consul sends a new output only every
+        `check_update_interval`, five minutes by default.
+        """
+        found = local_services(self._consul).get(instance)
+        return found.output.strip() if found and found.meta.get("host") == host else ""
 
     def wait(self, longest_s: float) -> None:
         """Return when a check's state changed, or after `longest_s`; never faster than every 100 ms."""
