@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from outrider.fleet import schema
+
 ROOT = Path(__file__).resolve().parent.parent
 MARKS = re.compile(r"[A-Z]\(([^)]*)\)")
 
@@ -73,7 +75,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit status 1 if a page is not as it would be written")
     check = parser.parse_args().check
-    pages = {"roles.md": roles_page(), "modules.md": modules_page()}
+    pages = {
+        "roles.md": roles_page(),
+        "modules.md": modules_page(),
+        "reference/fleet-file.md": schema.reference(),
+        "reference/fleet.schema.json": schema.json_schema(),
+    }
     stale = [name for name, text in pages.items() if not is_current(name, text)]
     for name in [] if check else stale:
         (ROOT / "docs" / name).write_text(pages[name])
