@@ -27,8 +27,12 @@ class Address(Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}"
 
+    def __repr__(self) -> str:
+        # The default one would show the token to logs and tracebacks.
+        return f"Address({self})"
+
     def with_token_file(self, path: str) -> Address:
-        """This address with the token that `path` holds. Raises ConsulError if anyone, or if nobody, may read it."""
+        """This address with the token that `path` holds. Raises ConsulError if it is missing, empty or open to all."""
         try:
             mode = Path(path).stat().st_mode
             token = Path(path).read_text().strip()
@@ -36,4 +40,6 @@ class Address(Struct, frozen=True):
             raise ConsulError(f"token file {path}: {error.strerror}") from error
         if mode & stat.S_IROTH:
             raise ConsulError(f"token file {path} may be read by everyone", hint=f"chmod 0600 {path}")
+        if not token:
+            raise ConsulError(f"token file {path} is empty")
         return replace(self, token=token)
