@@ -52,6 +52,8 @@ class Source:
         if self._nodes > MAX_NODES:
             raise FleetError([f"{self.path}: more than {MAX_NODES} values: aliases that unfold without end?"])
         self._lines.setdefault(place, node.start_mark.line + 1)
+        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+            raise FleetError([f"{self.path}:{node.start_mark.line + 1}: the tag {node.tag} is not allowed here"])
         if isinstance(node, MappingNode):
             return self._mapping(node, place)
         if isinstance(node, SequenceNode):
@@ -75,8 +77,8 @@ class Source:
         return found
 
     def _scalar(self, node: Node, place: Place) -> Any:
-        if not isinstance(node, ScalarNode) or not node.tag.startswith("tag:yaml.org,2002:"):
-            raise FleetError([f"{self.path}:{node.start_mark.line + 1}: {node.tag} is not allowed here"])
+        if not isinstance(node, ScalarNode):
+            raise FleetError([f"{self.path}:{node.start_mark.line + 1}: a key must be text, not a mapping or a list"])
         try:
             return self._builder.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
