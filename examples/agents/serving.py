@@ -174,8 +174,15 @@ class Server:
         if not self._heartbeat:
             return
         try:
-            os.close(os.open(self._heartbeat, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
-            os.utime(self._heartbeat)
+            _touch(self._heartbeat)
         except OSError as error:
             print(f"heartbeat {self._heartbeat}: {error.strerror}", file=sys.stderr)
             self._heartbeat = ""  # said once; its age tells the shim
+
+
+def _touch(path: str) -> None:
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        os.utime(path)
