@@ -36,6 +36,12 @@ def order(agents: dict[str, Agent], **keys: Any) -> Order:
 
 
 @pytest.fixture
+def consul(shared_consul: ConsulServer) -> ConsulServer:
+    """One server for all tests of this module."""
+    return shared_consul
+
+
+@pytest.fixture
 def target(consul: ConsulServer) -> Iterator[Target]:
     """The server, empty before each test."""
     yield Target(consul_port=consul.ports["http"])

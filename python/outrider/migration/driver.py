@@ -91,6 +91,8 @@ class Driver:
             try:
                 steps = self._steps(active, goals)
                 moved = self._act(steps, active, found)
+                if not moved:
+                    self._store.wait(TICK_S)
             except ConsulError as error:
                 self._bear(error)
                 continue
@@ -99,8 +101,6 @@ class Driver:
                 # The hosts start only some at a time: who waits for a slot is not late.
                 for progress in active.values():
                     progress.since = self._clock()
-            if not moved:
-                self._pause()
 
     def _steps(self, active: Mapping[str, Progress], goals: Mapping[str, Goal]) -> dict[str, Step]:
         docs, now = self._store.docs, self._clock()
@@ -169,18 +169,16 @@ class Driver:
             self._conflicts += 1
         elif self._trouble_since is None:
             self._trouble_since = now
-        if self._conflicts > MAX_CONFLICTS or now - (self._trouble_since or now) > PATIENCE_S:
+        trouble_s = 0.0 if self._trouble_since is None else now - self._trouble_since
+        if self._conflicts > MAX_CONFLICTS or trouble_s > PATIENCE_S:
             raise error
         try:
-            self._pause()
+            self._store.wait(TICK_S)
             self._store.read()
-        except ConsulError as second:
-            if isinstance(second, ConsulDenied):
-                raise
-            self._trouble_since = self._trouble_since or now
-
-    def _pause(self) -> None:
-        self._store.wait(TICK_S)
+        except ConsulDenied:
+            raise
+        except ConsulError:
+            self._trouble_since = now if self._trouble_since is None else self._trouble_since
 
     def _failure(self, found: Mapping[str, AgentChange]) -> RolloutFailed:
         lines = []
