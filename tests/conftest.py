@@ -1,0 +1,22 @@
+"""In continuous integration a skipped test is a failed one: what cannot run there is not covered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pluggy
+import pytest
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
+    """Turn a skip into a failure where CI is set."""
+    del item, call
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure in CI: {report.longrepr}"
