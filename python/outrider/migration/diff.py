@@ -65,7 +65,7 @@ def _text(docs: Documents) -> str:
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         # `secrets` holds file names, which are worth seeing.
-        return {key: _hide(key, item) if key != "secrets" else item for key, item in value.items()}
+        return {key: _hide(key, item) if key != "secrets" else item for key, item in value.items() if item != {}}
     if isinstance(value, list | tuple):
         return [_without_secrets(item) for item in value]
     return value

@@ -133,21 +133,26 @@ class Driver:
         }
 
     def _act(self, steps: Mapping[str, Step], active: dict[str, Progress], found: Mapping[str, AgentChange]) -> bool:
-        """Write what is to be written, all in one go; then take note. True if anything moved."""
+        """Write what is to be written, all in one go; then take note. True if anything moved.
+
+        Who has failed stays failed, also if Consul's answer to putting it back is lost.
+        """
+        for name, step in steps.items():
+            if isinstance(step, Failed) and name not in self._failed:
+                # Asked before the documents are put back: afterwards it says something else.
+                why = self._store.output(step.instance, step.host) or step.why
+                self._failed[name] = replace(step, why=why)
+        failed = self._failed.keys() & active.keys()
         writes = {name: step.docs for name, step in steps.items() if isinstance(step, Write)}
-        failed = {name: step for name, step in steps.items() if isinstance(step, Failed)}
         writes |= {name: active[name].original for name in failed}
-        # Asked before the documents are put back: afterwards it says something else.
-        why = {name: self._store.output(step.instance, step.host) or step.why for name, step in failed.items()}
         if writes:
             self._store.write(writes)
             self._store.read()
             for name in writes:
                 active[name].since = self._clock()
-        done = {name: step for name, step in steps.items() if isinstance(step, Done)}
+        done = {name: step for name, step in steps.items() if isinstance(step, Done) and name not in failed}
         for name, step in done.items():
             self._note(found[name], step)
-        self._failed |= {name: replace(step, why=why[name]) for name, step in failed.items()}
         for name in failed | done.keys():
             del active[name]
         return bool(writes or done)

@@ -124,6 +124,25 @@ def test_what_is_under_way_is_finished_before_a_failure_is_told(fleet: Simulatio
     assert "a1" not in failure.value.not_done or "a1: " in failure.value.message
 
 
+def test_who_failed_stays_failed_if_the_answer_to_putting_it_back_is_lost(fleet: Simulation) -> None:
+    fleet.roll_out(**six())
+    fleet.order.clear()
+    fleet.start_s["a0-1"] = 1e9
+    put, lost = fleet.write, []
+
+    def lose(wanted: Mapping[str, Documents]) -> None:
+        put(wanted)
+        if fleet.now > 10 + START_S and not lost:
+            lost.append(1)
+            raise ConsulUnreachable("timed out")
+
+    fleet.write = lose  # type: ignore[method-assign]
+    with pytest.raises(RolloutFailed):
+        fleet.roll_out(parallel=1, **six(args=["x"]))
+    assert lost
+    assert fleet.order == ["a0-1", "a0-1"]
+
+
 def test_nothing_is_removed_after_a_failure(fleet: Simulation) -> None:
     fleet.roll_out(**six())
     fleet.start_s["new-1"] = 1e9
