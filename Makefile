@@ -37,6 +37,7 @@ lint: setup ## ruff, mypy, import-linter, ansible-lint, yamllint
 	@echo "lint: ruff" && ruff check . && ruff format --check --quiet .
 	@echo "lint: mypy" && mypy --config-file pyproject.toml
 	@echo "lint: import-linter" && lint-imports --no-logo
+	@python scripts/docs.py --check
 	@echo "lint: yamllint" && yamllint --strict .
 	@echo "lint: ansible-lint" && ansible-lint -q
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 
 from inotify_simple import INotify, flags
 
-from outrider.discovery.direct import lookup_directly
 from outrider.discovery.reader import Catalogue
 from outrider.discovery.records import Answer
 from outrider.errors import CatalogueError
@@ -35,6 +33,9 @@ def lookup(name: str, *, runtime: str | None = None) -> Answer:
     catalogue = _catalogues.get(folder)
     if catalogue is None:
         if not (Path(folder) / "catalogue.head").exists():
+            # Only here: the Consul client costs 80 ms of imports, which an agent beside a shim never needs.
+            from outrider.discovery.direct import lookup_directly
+
             return lookup_directly(name)
         catalogue = _catalogues[folder] = Catalogue(Path(folder))
     return catalogue.lookup(name)
@@ -42,6 +43,8 @@ def lookup(name: str, *, runtime: str | None = None) -> Answer:
 
 async def alookup(name: str, *, runtime: str | None = None) -> Answer:
     """`lookup` for coroutines: from memory at once, in a thread where Consul must be asked."""
+    import asyncio
+
     folder = runtime or runtime_dir()
     if folder in _catalogues or (Path(folder) / "catalogue.head").exists():
         return lookup(name, runtime=folder)
@@ -71,6 +74,8 @@ def watch(name: str, *, timeout_s: float | None = None, runtime: str | None = No
 
 async def awatch(name: str, *, runtime: str | None = None) -> AsyncIterator[Answer]:
     """`watch` for coroutines, on the running event loop."""
+    import asyncio
+
     folder = runtime or runtime_dir()
     loop = asyncio.get_running_loop()
     woken = asyncio.Event()
