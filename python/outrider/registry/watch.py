@@ -22,6 +22,9 @@ log = logging.getLogger("outrider.watch")
 # A watch that wakes without end must neither spin here nor wear Consul down; 50 changes in a row still pass at once.
 RATE_PER_S = 20.0
 BURST = 50
+# How long one question waits while Consul replaces its store. It wakes a watch as a snapshot restore begins, with the
+# old content; the next question then waits in vain for an index that the restored store has not reached.
+RESTORE_WAIT_S = 0.5
 # What `stop` waits at most: a connection that is being opened cannot be cut.
 STOP_S = 2.0
 
@@ -72,6 +75,7 @@ class Watch:
         self._line = consul.http.line()
         self._pace = Bucket(RATE_PER_S, BURST)
         self._seen = b""
+        self._restore_until = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch {self._name}", daemon=True)
 
@@ -89,7 +93,9 @@ class Watch:
     def _run(self) -> None:
         index, failures = 0, 0
         while not self._stopping.wait(self._pace.take(time.monotonic())):
-            reply = self._ask(index)
+            asked_at = time.monotonic()
+            wait_s = min(self._wait_s, RESTORE_WAIT_S) if asked_at < self._restore_until else self._wait_s
+            reply = self._ask(index, wait_s)
             if isinstance(reply, str):
                 failures += 1
                 index = 0
@@ -97,16 +103,18 @@ class Watch:
                 self._stopping.wait(backoff_s(failures, self._rng))
                 continue
             failures = 0
+            if index and reply.index <= index and time.monotonic() < asked_at + wait_s:
+                self._restore_until = asked_at + self._wait_s
             index = next_index(index, reply.index)
             self._call(self._on_contact, Contact(True, reply.known_leader, "", time.monotonic()))
             self._compare(reply)
         self._line.close()
 
-    def _ask(self, index: int) -> Reply | str:
+    def _ask(self, index: int, wait_s: float) -> Reply | str:
         """The answer, or why there is none. The first question, also after trouble, does not block."""
         try:
             return self._consul.get(
-                self._path, index=index or None, wait_s=self._wait_s, params=self._params, line=self._line
+                self._path, index=index or None, wait_s=wait_s, params=self._params, line=self._line
             )
         except ConsulError as error:
             return error.message

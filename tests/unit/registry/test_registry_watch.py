@@ -95,6 +95,17 @@ def test_an_index_that_goes_back_starts_again(watching) -> None:
     assert one.indexes(5) == [None, "74", None, "23", "24"]
 
 
+def test_an_early_answer_without_a_newer_index_is_followed_by_short_waits(watching) -> None:
+    """So does Consul answer as a restore begins; the restored store wakes nobody."""
+    one = watching()
+    one.says(b"a", 74)
+    one.says(b"a", 74)
+    one.says(b"restored", 23)
+    assert [one.next_change().body for _ in range(2)] == [b"a", b"restored"]
+    one.indexes(4)
+    assert [asked.params.get("wait") for asked in one.fake.asked[:3]] == [None, ["10000ms"], ["500ms"]]
+
+
 def test_an_index_of_0_is_never_waited_on(watching) -> None:
     one = watching()
     one.says(b"a", 0)
