@@ -69,6 +69,7 @@ def test_it_is_told_who_and_where_it_is(config: Config) -> None:
         "FLEET": "reference",
         "HOST": "pc1",
         "AGENT": "Echo",
+        "NEEDS": "",
         "INSTANCE": "Echo-1",
         "VERSION": "v1",
         "RUNTIME": str(config.runtime_dir),
