@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import ConsulServer
+from publishing import HOST, TWO, an_agent, documents, order, wait_until_healthy
 from stand_in import StandIn
 
+from conftest import ConsulServer
 from outrider.errors import ConsulUnreachable, FleetError, Locked, RolloutFailed
-from outrider.fleet.spec import Agent, Host
 from outrider.migration.compile import Definition
 from outrider.migration.driver import Driver
 from outrider.migration.overview import overview
@@ -22,17 +22,6 @@ from outrider.registry.layout import FLEET, PLACEMENT, RUN_LOCK, AgentDoc, Place
 from outrider.registry.lock import RunLock
 
 pytestmark = pytest.mark.integration
-
-HOST = Host("local")
-
-
-def an_agent(**keys: Any) -> Agent:
-    return msgspec.convert({"command": ["sleep", "9"], **keys}, Agent)
-
-
-def order(agents: dict[str, Agent], **keys: Any) -> Order:
-    definition = Definition("test", agents, (HOST,))
-    return Order(msgspec.to_builtins(definition), **{"wait_s": 10.0, **keys})
 
 
 @pytest.fixture
@@ -58,9 +47,6 @@ def host(consul: ConsulServer, target: Target) -> Iterator[StandIn]:
         deadline = time.monotonic() + 5
         while stand_in.placed() and time.monotonic() < deadline:
             time.sleep(0.02)
-
-
-TWO = {"a": an_agent(count=2), "b": an_agent(needs=["a"])}
 
 
 def test_a_new_fleet_is_published_and_found_well(target: Target, host: StandIn) -> None:
@@ -258,17 +244,3 @@ def test_another_fleet_is_not_drained_by_mistake(target: Target, host: StandIn, 
     with pytest.raises(FleetError, match="2 agents of the fleet test, which other would remove: a, b"):
         publish(target, other)
     assert documents(consul) == before
-
-
-def documents(consul: ConsulServer) -> dict[str, Any]:
-    """Every document without its index."""
-    agents = list_docs(consul.client, FLEET, AgentDoc).docs
-    placements = list_docs(consul.client, PLACEMENT, PlacementDoc).docs
-    return {name: doc for docs in (agents, placements) for name, (doc, _) in docs.items()}
-
-
-def wait_until_healthy(target: Target) -> None:
-    deadline = time.monotonic() + 5
-    while not overview(target).healthy:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

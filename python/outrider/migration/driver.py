@@ -175,8 +175,10 @@ class Driver:
         elif self._trouble_since is None:
             self._trouble_since = now
         trouble_s = 0.0 if self._trouble_since is None else now - self._trouble_since
-        if self._conflicts > MAX_CONFLICTS or trouble_s > PATIENCE_S:
+        if self._conflicts > MAX_CONFLICTS:
             raise error
+        if trouble_s > PATIENCE_S:
+            raise self._gave_up(error, trouble_s)
         try:
             self._store.wait(TICK_S)
             self._store.read()
@@ -184,6 +186,15 @@ class Driver:
             raise
         except ConsulError:
             self._trouble_since = now if self._trouble_since is None else self._trouble_since
+
+    def _gave_up(self, error: ConsulError, trouble_s: float) -> ConsulError:
+        """The same error, with what it means for the rollout."""
+        return type(error)(
+            f"Consul has not worked for {trouble_s:.0f} s, {len(self._arrived)} agents are rolled out: {error.message}",
+            status=error.status,
+            hint="every agent's documents are whole; a full disk on a Consul server or a lost quorum stops all writes: "
+            "see the servers' log, mend it and run again",
+        )
 
     def _failure(self, found: Mapping[str, AgentChange]) -> RolloutFailed:
         lines = []

@@ -47,6 +47,9 @@ class ConsulStore:
 
     def read(self) -> dict[str, Documents]:
         """Both documents of every agent. Raises ConsulError, also for one that is malformed."""
+        # A list leaves out what the token may not read; a single key is refused. Without this, nothing looks like none.
+        for prefix in (FLEET, PLACEMENT):
+            self._consul.get(f"/v1/kv/{prefix}")
         agents = list_docs(self._consul, FLEET, AgentDoc)
         placements = list_docs(self._consul, PLACEMENT, PlacementDoc)
         _refuse_malformed(agents, placements)

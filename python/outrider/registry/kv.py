@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from outrider.errors import ConsulConflict, ConsulError
+from outrider.errors import ConsulConflict, ConsulDenied, ConsulError
 from outrider.registry.client import Consul, Reply, decode
 from outrider.registry.line import Raw
 from outrider.registry.transport import error_of
@@ -32,6 +32,7 @@ class _Applied(Struct):
 
 class _Error(Struct):
     OpIndex: int
+    What: str = ""
 
 
 class _Refused(Struct):
@@ -107,7 +108,11 @@ def _refusal(raw: Raw, keys: list[str], written: int) -> ConsulError:
     hint = f"{written} changes before it are written; run again" if written else "nothing was written; run again"
     if raw.status != 409:
         return error_of(raw, f"a transaction on {keys[0]} and {len(keys) - 1} more ({written} changes written before)")
-    lost = sorted({keys[error.OpIndex] for error in decode(raw.body, _Refused).Errors or ()})
+    errors = decode(raw.body, _Refused).Errors or []
+    lost = sorted({keys[error.OpIndex] for error in errors})
+    if any("Permission denied" in error.What for error in errors):
+        # A transaction says 409 for this too, and the lost check-and-set would be tried again for ever.
+        return ConsulDenied(f"the token may not write {', '.join(lost)}", status=409, hint="the token lacks a right")
     return ConsulConflict(f"changed by someone else meanwhile: {', '.join(lost)}", status=409, hint=hint)
 
 
