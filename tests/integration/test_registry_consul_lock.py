@@ -111,8 +111,17 @@ def test_ending_does_not_release_the_lock_of_whoever_has_it_now(shared_consul, k
     second.__enter__()
     first.__exit__(None, None, None)
     assert session_of(shared_consul, key) != ""
+    with pytest.raises(Locked, match="another run is at work: second on"), RunLock(shared_consul.client, key, "third"):
+        pytest.fail("two holders")
     second.check()
     second.__exit__(None, None, None)
+
+
+def test_a_run_that_was_paused_too_long_knows_it_before_consul_says_so(shared_consul, key) -> None:
+    with RunLock(shared_consul.client, key, "x", ttl_s=10, renew_s=3600) as lock:
+        lock._sure_until = time.monotonic() - 0.01
+        with pytest.raises(Locked, match="was lost"):
+            lock.check()
 
 
 def test_a_long_run_keeps_it(shared_consul, key) -> None:
