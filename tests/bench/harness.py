@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct, to_builtins
+from rich.console import Console
 
-from outrider.cli.output import console, table
+from outrider.cli.output import table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,10 +43,11 @@ def row(case: str, system: str, unit: str, samples: Sequence[float]) -> Row:
 def write(name: str, rows: Sequence[Row]) -> Path:
     """Print the rows and write them with the machine and the time."""
     cells = [
-        [r.case, r.system, r.unit, str(r.n), f"{r.p50:.7g}", f"{r.p90:.7g}", f"{r.p99:.7g}", f"{r.max:.7g}"]
+        [r.case, r.system, r.unit, f"{r.n:,}", *(f"{value:,.10g}" for value in (r.p50, r.p90, r.p99, r.max))]
         for r in rows
     ]
-    console().print(table(["case", "system", "unit", "n", "p50", "p90", "p99", "max"], cells))
+    # Wide enough for every figure, also where the output is a file.
+    Console(width=160).print(table(["case", "system", "unit", "n", "p50", "p90", "p99", "max"], cells))
     path = ROOT / "build/bench" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
