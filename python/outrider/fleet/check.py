@@ -25,7 +25,7 @@ def _check(source: Source, value: Any, kind: inspect.Type, place: Place) -> list
         found = []
         for key, item in value.items():
             if not isinstance(key, str):
-                found.append(source.at((*place, key), f"found the key {key!r}, allowed: text (write it in quotes)"))
+                found.append(_odd_key(source, key, place))
             found += _check(source, item, kind.value_type, (*place, key))
         return found
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
@@ -39,8 +39,9 @@ def _check(source: Source, value: Any, kind: inspect.Type, place: Place) -> list
 def _struct(source: Source, value: Any, kind: inspect.StructType, place: Place) -> list[str]:
     if not isinstance(value, dict):
         return [source.at(place, f"found {_show(value)}, allowed: a mapping of {', '.join(_names(kind)[:6])}, ...")]
-    found = []
     fields = {field.encode_name: field.type for field in kind.fields}
+    lacking = [field.encode_name for field in kind.fields if field.required and field.encode_name not in value]
+    found = [source.at(place, f"`{name}` is missing") for name in lacking]
     for key, item in value.items():
         if key in fields:
             found += _check(source, item, fields[key], (*place, key))
@@ -69,10 +70,29 @@ def _union(source: Source, value: Any, kind: inspect.UnionType, place: Place) ->
 
 def _leaf(source: Source, value: Any, kind: inspect.Type, place: Place) -> list[str]:
     if isinstance(kind, inspect.AnyType):
-        return []
+        return _any(source, value, place)
     if _fits(value, kind) and _in_range(value, kind):
         return []
-    return [source.at(place, f"found {_show(value)}, allowed: {_allowed(kind)}")]
+    advice = " (write it in quotes)" if isinstance(kind, inspect.StrType) and isinstance(value, int | float) else ""
+    return [source.at(place, f"found {_show(value)}, allowed: {_allowed(kind)}{advice}")]
+
+
+def _any(source: Source, value: Any, place: Place) -> list[str]:
+    """Anything goes that is still the same after a way through JSON: keys must be text."""
+    found = []
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                found.append(_odd_key(source, key, place))
+            found += _any(source, item, (*place, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            found += _any(source, item, (*place, index))
+    return found
+
+
+def _odd_key(source: Source, key: Any, place: Place) -> str:
+    return source.at((*place, key), f"found the key {key!r}, allowed: text (write it in quotes)")
 
 
 def _fits(value: Any, kind: inspect.Type) -> bool:

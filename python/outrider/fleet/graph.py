@@ -66,11 +66,13 @@ def waves(fleet: Fleet) -> list[tuple[str, ...]]:
     """Agents in the order to start them: each wave needs only earlier ones, a cycle lies in one wave."""
     graph = edges(fleet)
     depth: dict[str, int] = {}
+    found: dict[int, list[str]] = {}
     for group in components(graph):
-        outside = [depth[need] + 1 for name in group for need in graph[name] if need not in group]
-        depth.update(dict.fromkeys(group, max(outside, default=0)))
-    count = max(depth.values(), default=-1) + 1
-    return [tuple(sorted(name for name, at in depth.items() if at == wave)) for wave in range(count)]
+        outside = {need for name in group for need in graph[name]}.difference(group)
+        wave = max((depth[need] + 1 for need in outside), default=0)
+        depth.update(dict.fromkeys(group, wave))
+        found.setdefault(wave, []).extend(group)
+    return [tuple(sorted(found[wave])) for wave in sorted(found)]
 
 
 def dependants(fleet: Fleet, name: str) -> tuple[str, ...]:

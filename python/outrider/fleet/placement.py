@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from outrider.errors import FleetError
-from outrider.fleet.effective import agent_on
-from outrider.fleet.spec import Agent, Fleet, Host
+from outrider.fleet.rooms import Room, Want, wants_of
+from outrider.fleet.spec import Fleet, Host
 
-Current = Mapping[str, Sequence["Slot"]]
+REASONS = 6  # hosts that one refusal names; a hundred would hide what it says
 
 
 class Slot(Struct, frozen=True):
@@ -21,16 +22,16 @@ class Slot(Struct, frozen=True):
     entry: str = ""
 
 
-class _Room(Struct):
-    """What is left of a host while placing. None is without limit."""
+class Unplaced(Struct, frozen=True):
+    """An instance that no host can take, and what each of them lacks."""
 
-    host: Host
-    cpu: float | None
-    memory_mib: int | None
-    gpus_mib: list[int]
-    agents: dict[str, int]
-    ports: dict[int, str]
-    instances: int = 0
+    agent: str
+    instance: str
+    reason: str
+
+
+Current = Mapping[str, Sequence[Slot]]
+Slots = dict[str, dict[int, Slot]]
 
 
 def place(fleet: Fleet, hosts: Sequence[Host], current: Current) -> dict[str, tuple[Slot, ...]]:
@@ -39,86 +40,94 @@ def place(fleet: Fleet, hosts: Sequence[Host], current: Current) -> dict[str, tu
     Higher priority is placed first. Replicas spread over the entries of `hosts`, then over hosts. Raises FleetError
     naming every instance without a place and what each host lacks.
     """
-    rooms = {host.name: _Room(host, host.cpu, host.memory_mib, list(host.gpus_mib), {}, {}) for host in hosts}
-    slots: dict[str, dict[int, Slot]] = {name: {} for name in fleet.agents}
-    problems: list[str] = []
-    order = sorted(fleet.agents, key=lambda name: -fleet.agents[name].resources.priority)
-    # What may stay is put first, so that nothing new takes its room.
-    for name in order:
-        before = {slot.instance: slot for slot in current.get(name, ())}
-        for number in range(1, fleet.agents[name].instance_count() + 1):
-            slot = before.get(f"{name}-{number}")
-            if slot and _may_stay(fleet.agents[name], slot, rooms):
-                slots[name][number] = slot
-                _occupy(rooms[slot.host], fleet.agents[name], slot)
-    for name in order:
-        for number in range(1, fleet.agents[name].instance_count() + 1):
-            if number not in slots[name]:
-                found = _find(fleet.agents[name], name, number, list(slots[name].values()), rooms)
-                if isinstance(found, str):
-                    problems.append(found)
-                    continue
-                slots[name][number] = found
-                _occupy(rooms[found.host], fleet.agents[name], found)
-    if problems:
+    slots, unplaced = solve(fleet, hosts, current)
+    if unplaced:
+        problems = [f"{item.instance} cannot be placed: {item.reason}" for item in unplaced]
         raise FleetError(problems, hint="give the hosts more room, relax the constraints, or run fewer instances")
-    return {name: tuple(found[number] for number in sorted(found)) for name, found in slots.items()}
+    return slots
 
 
-def _may_stay(agent: Agent, slot: Slot, rooms: Mapping[str, _Room]) -> bool:
-    room = rooms.get(slot.host)
-    entries = agent.on_host()
-    if room is None or (entries and (slot.entry not in entries or not room.host.answers_to(slot.entry))):
-        return False
-    return not _lacks(room, agent, slot.entry)
+def solve(
+    fleet: Fleet, hosts: Sequence[Host], current: Current
+) -> tuple[dict[str, tuple[Slot, ...]], tuple[Unplaced, ...]]:
+    """As `place`, but with what cannot be placed as a value.
+
+    Whatever runs stays first. Only if something is then left without a place is everything placed by priority, and if
+    that fails too, as if nothing ran: a fleet that fits is not refused for how it came to be.
+    """
+    slots: Slots = {}
+    unplaced: list[Unplaced] = []
+    for attempt in (_stay_first, _by_priority, _afresh):
+        rooms = [Room.of(host) for host in sorted(hosts, key=lambda host: host.name)]
+        slots, unplaced = attempt(wants_of(fleet, rooms), current)
+        if not unplaced:
+            break
+    found = {name: slots.get(name, {}) for name in fleet.agents}
+    return {name: tuple(them[number] for number in sorted(them)) for name, them in found.items()}, tuple(unplaced)
 
 
-def _find(agent: Agent, name: str, number: int, taken: Sequence[Slot], rooms: Mapping[str, _Room]) -> Slot | str:
-    """A slot for instance `number`, or why there is none."""
-    entries = list(agent.on_host()) or [""]
-    used = [slot.entry for slot in taken]
-    refused: list[str] = []
-    for entry in sorted(entries, key=lambda entry: (used.count(entry), entries.index(entry))):
-        candidates = [room for room in rooms.values() if not entry or room.host.answers_to(entry)]
-        if not candidates:
-            refused.append(f"{entry}: no such host or group")
-        for room in sorted(candidates, key=lambda room: (room.agents.get(name, 0), room.instances, room.host.name)):
-            lack = _lacks(room, agent, entry)
-            if not lack:
-                return Slot(f"{name}-{number}", room.host.name, entry)
-            refused.append(f"{room.host.name}: {lack}")
-    return f"{name}-{number} cannot be placed: " + "; ".join(refused or ["there are no hosts"])
+def _stay_first(wants: Sequence[Want], current: Current) -> tuple[Slots, list[Unplaced]]:
+    slots = {want.name: dict(_stay(want, current)) for want in wants}
+    return slots, [lacking for want in wants for lacking in _fill(want, slots[want.name])]
 
 
-def _lacks(room: _Room, agent: Agent, entry: str) -> str:
-    """What the host lacks for the agent; empty if it fits."""
-    want = agent.resources
-    for label, value in agent.labels.items():
-        if room.host.labels.get(label) != value:
-            return f"label {label} is {room.host.labels.get(label, 'missing')}, wanted {value}"
-    if want.cpu and room.cpu is not None and want.cpu > room.cpu + 1e-9:
-        return f"{max(room.cpu, 0):g} cores left, wanted {want.cpu:g}"
-    if want.memory_mib and room.memory_mib is not None and want.memory_mib > room.memory_mib:
-        return f"{room.memory_mib} MiB of memory left, wanted {want.memory_mib}"
-    if want.vram_mib and want.vram_mib > max(room.gpus_mib, default=0):
-        return f"{max(room.gpus_mib, default=0)} MiB left on its emptiest GPU, wanted {want.vram_mib}"
-    for port in agent_on(agent, entry).ports.values():
-        if isinstance(port, int) and port in room.ports:
-            return f"port {port} is taken by {room.ports[port]}"
-    return ""
+def _by_priority(wants: Sequence[Want], current: Current) -> tuple[Slots, list[Unplaced]]:
+    slots: Slots = {}
+    unplaced: list[Unplaced] = []
+    for want in wants:
+        slots[want.name] = _stay(want, current)
+        unplaced += _fill(want, slots[want.name])
+    return slots, unplaced
 
 
-def _occupy(room: _Room, agent: Agent, slot: Slot) -> None:
-    name = slot.instance.rpartition("-")[0]
-    room.instances += 1
-    room.agents[name] = room.agents.get(name, 0) + 1
-    if room.cpu is not None:
-        room.cpu -= agent.resources.cpu or 0
-    if room.memory_mib is not None:
-        room.memory_mib -= agent.resources.memory_mib or 0
-    if agent.resources.vram_mib and room.gpus_mib:
-        emptiest = room.gpus_mib.index(max(room.gpus_mib))
-        room.gpus_mib[emptiest] -= agent.resources.vram_mib
-    for port in agent_on(agent, slot.entry).ports.values():
-        if isinstance(port, int):
-            room.ports[port] = slot.instance
+def _afresh(wants: Sequence[Want], current: Current) -> tuple[Slots, list[Unplaced]]:
+    return _by_priority(wants, {})
+
+
+def _stay(want: Want, current: Current) -> dict[int, Slot]:
+    """Instances that keep their place; they are put into their rooms."""
+    before = {slot.instance: slot for slot in current.get(want.name, ())}
+    found: dict[int, Slot] = {}
+    for number in range(1, want.count + 1) if before else ():
+        slot = before.get(f"{want.name}-{number}")
+        room = slot and next((room for room in want.rooms.get(slot.entry, ()) if room.host.name == slot.host), None)
+        if slot and room and not room.lacks(want, slot.entry):
+            room.take(want, slot.entry, slot.instance)
+            found[number] = slot
+    return found
+
+
+def _fill(want: Want, slots: dict[int, Slot]) -> list[Unplaced]:
+    """Place what has no slot yet: the emptiest entry first, there the host with fewest of this agent, then of all."""
+    used = Counter(slot.entry for slot in slots.values())
+    order = {entry: index for index, entry in enumerate(want.rooms)}
+    unplaced = []
+    for number in range(1, want.count + 1):
+        if number in slots:
+            continue
+        instance = f"{want.name}-{number}"
+        for entry in sorted(want.rooms, key=lambda entry: (used[entry], order[entry])):
+            fits = [room for room in want.rooms[entry] if not room.lacks(want, entry)]
+            if fits:
+                room = min(fits, key=_spread(want.name))
+                room.take(want, entry, instance)
+                slots[number] = Slot(instance, room.host.name, entry)
+                used[entry] += 1
+                break
+        else:
+            unplaced.append(Unplaced(want.name, instance, _reason(want)))
+    return unplaced
+
+
+def _spread(name: str) -> Callable[[Room], tuple[int, int, str]]:
+    return lambda room: (room.agents[name], room.instances, room.host.name)
+
+
+def _reason(want: Want) -> str:
+    said = []
+    for entry, rooms in want.rooms.items():
+        said += [f"{room.host.name}: {room.lacks(want, entry)}" for room in rooms]
+        if not rooms:
+            said.append(f"{entry}: no such host or group" if entry else "there are no hosts")
+    said = list(dict.fromkeys(said))
+    return "; ".join(said[:REASONS]) + (f"; and {len(said) - REASONS} more" if len(said) > REASONS else "")
