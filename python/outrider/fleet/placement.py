@@ -11,6 +11,7 @@ from outrider.errors import FleetError
 from outrider.fleet.rooms import Room, Want, wants_of
 from outrider.fleet.spec import Fleet, Host
 
+CANNOT = "cannot be placed"
 REASONS = 6  # hosts that one refusal names; a hundred would hide what it says
 
 
@@ -42,7 +43,7 @@ def place(fleet: Fleet, hosts: Sequence[Host], current: Current) -> dict[str, tu
     """
     slots, unplaced = solve(fleet, hosts, current)
     if unplaced:
-        problems = [f"{item.instance} cannot be placed: {item.reason}" for item in unplaced]
+        problems = [f"{item.instance} {CANNOT}: {item.reason}" for item in unplaced]
         raise FleetError(problems, hint="give the hosts more room, relax the constraints, or run fewer instances")
     return slots
 
