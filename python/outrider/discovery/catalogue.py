@@ -27,40 +27,46 @@ class CatalogueWriter:
         self._snap = runtime_dir / "catalogue.snap"
         self._lock = self._take_lock()
         self._head = self._map_head()
+        self._words = memoryview(self._head).cast("Q")
         self._records: list[tuple[int, bytes]] | None = None
-        struct.pack_into("<I", self._head, fmt.AT_RETIRED, 0)
+        self._set_retired(0)
+        self._finish_publication()
 
     @property
     def generation(self) -> int:
         """Counts publications; it never goes back, also over restarts of the shim."""
-        return int(struct.unpack_from("<Q", self._head, fmt.AT_GENERATION)[0])
+        return int(self._words[fmt.AT_GENERATION])
 
     def publish(self, entries: Mapping[str, Entry]) -> int:
         """Make `entries` what readers see, and return the generation. The same content again changes nothing.
 
-        Raises CatalogueError when it cannot be written (a full disk): readers keep the last snapshot.
+        Their age stays: only `confirm` says that they were found to be true (the first publication of all counts as
+        that). Raises CatalogueError when it cannot be written (a full disk): readers keep the last snapshot.
         """
         records = fmt.encode_records(entries)
         if records != self._records:
             generation = self.generation + 1
             self._replace(fmt.snapshot(records, generation))
             self._records = records
-            self._stamp()
-            struct.pack_into("<Q", self._head, fmt.AT_GENERATION, generation)
-            # A change through a mapping wakes no inotify watch; a touched time stamp does.
-            os.utime(self._dir / "catalogue.head")
+            if not self._words[fmt.AT_CONFIRMED]:
+                self.confirm()
+            self._announce(generation)
         return self.generation
 
     def confirm(self) -> None:
         """The content was found still to be true: its age starts anew."""
-        self._stamp()
+        # In this order a reader finds each time beside the boot that it belongs to, or falls back to the wall clock.
+        self._words[fmt.AT_CONFIRMED_WALL] = time.time_ns()
+        self._words[fmt.AT_CONFIRMED] = time.monotonic_ns()
+        self._words[fmt.AT_BOOT] = fmt.boot_hash()
 
     def retire(self) -> None:
-        """Tell readers that this folder is given up, so that they look for a new one."""
-        struct.pack_into("<I", self._head, fmt.AT_RETIRED, 1)
+        """Tell readers that this host left the fleet; a new writer takes it back."""
+        self._set_retired(1)
 
     def close(self) -> None:
         """Give up writing; the files stay and go on answering."""
+        self._words.release()
         self._head.close()
         os.close(self._lock)
 
@@ -91,7 +97,7 @@ class CatalogueWriter:
         try:
             if not self._sound(path):
                 fresh = fmt.HEAD.pack(fmt.MAGIC_HEAD, fmt.FORMAT, 0, self._snap_generation(), 0, 0, fmt.boot_hash())
-                scratch = path.with_suffix(".new")
+                scratch = self._dir / "catalogue.head.new"
                 scratch.write_bytes(fresh.ljust(fmt.HEAD_SIZE, b"\0"))
                 scratch.chmod(0o644)
                 scratch.replace(path)
@@ -110,13 +116,32 @@ class CatalogueWriter:
     def _snap_generation(self) -> int:
         """A lost head must not take the generation back behind a snapshot that readers have seen."""
         try:
-            magic, version, _, generation, _, _ = fmt.SNAP.unpack_from(self._snap.read_bytes())
+            with self._snap.open("rb") as file:
+                magic, version, _, generation, _, _ = fmt.SNAP.unpack(file.read(fmt.SNAP.size))
         except (OSError, struct.error):
             return 0
         return int(generation) if (magic, version) == (fmt.MAGIC_SNAP, fmt.FORMAT) else 0
 
+    def _finish_publication(self) -> None:
+        """If the last shim was killed between snapshot and generation, its number must not be given a second time.
+
+        A reader may have that snapshot mapped already, and would take another one of the same number for it.
+        """
+        if (generation := self._snap_generation()) > self.generation:
+            self._announce(generation)
+
+    def _announce(self, generation: int) -> None:
+        self._words[fmt.AT_GENERATION] = generation
+        # A change through a mapping wakes no inotify watch; a touched time stamp does.
+        with contextlib.suppress(OSError):
+            os.utime(self._dir / "catalogue.head")
+
+    def _set_retired(self, value: int) -> None:
+        with memoryview(self._head).cast("I") as words:
+            words[fmt.AT_RETIRED] = value
+
     def _replace(self, data: bytes) -> None:
-        scratch = self._snap.with_suffix(".new")
+        scratch = self._dir / "catalogue.snap.new"
         try:
             with scratch.open("wb") as file:
                 file.write(data)
@@ -126,8 +151,3 @@ class CatalogueWriter:
             with contextlib.suppress(OSError):
                 scratch.unlink()
             raise CatalogueError(f"the catalogue {self._snap} cannot be written: {error.strerror}") from error
-
-    def _stamp(self) -> None:
-        struct.pack_into("<Q", self._head, fmt.AT_CONFIRMED_WALL, time.time_ns())
-        struct.pack_into("<Q", self._head, fmt.AT_BOOT, fmt.boot_hash())
-        struct.pack_into("<Q", self._head, fmt.AT_CONFIRMED, time.monotonic_ns())
