@@ -12,7 +12,7 @@ import yaml
 
 from outrider.cli.output import console, print_json, table
 from outrider.errors import EXIT_FAILED, FleetError
-from outrider.fleet import graph, importer, schema
+from outrider.fleet import graph, document, importer, schema
 from outrider.fleet.hosts import SERVERS, hosts_of, members, read_inventory
 from outrider.fleet.load import load_fleet
 from outrider.fleet.placement import place
@@ -147,7 +147,7 @@ def _import(args: argparse.Namespace) -> int:
         print_json({"hosts": imported.hosts, "agents": agents, "warnings": imported.warnings})
     for warning in () if args.json else imported.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    text = yaml.safe_dump(importer.document(imported, args.name, args.keep_intervals), sort_keys=False, width=118)
+    text = yaml.safe_dump(document.document(imported, args.name, args.keep_intervals), sort_keys=False, width=118)
     if args.output:
         args.output.write_text(text)
         print(f"{args.output}: {len({a.name for a in imported.agents})} agents, {len(imported.agents)} instances; "

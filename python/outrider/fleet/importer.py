@@ -1,8 +1,4 @@
-"""Turning start-up files that people already have into a fleet file.
-
-Two dialects are known: a mapping `agent_groups` of groups of agents, and a top-level list of agents (`pc2_services`).
-What such files hold in the wild is tolerated and reported; what cannot be read is refused by name.
-"""
+"""Reading start-up files into agents: what they hold in the wild is tolerated and reported, a stranger is refused."""
 
 from __future__ import annotations
 
@@ -14,14 +10,15 @@ from typing import Any
 from msgspec import Struct, field
 
 from outrider.errors import FleetError
-from outrider.fleet.source import Source
+from outrider.fleet.dialects import KNOWN, SCRIPT, SETTINGS, Found, agents_in, commented_out
+from outrider.fleet.settings import Settings, environment_of, read_settings
+from outrider.fleet.source import Place, Source
 
 # Keys that become something of ours; whatever else an agent has is kept under `config` and reported.
-READ = ("name", "script_path", "port", "health_check_port", "dependencies", "required", "config", "host")
-COMMENTED = re.compile(r"^\s*#\s*-?\s*(?:\{\s*)?name:\s*([A-Za-z0-9_-]+)", re.MULTILINE)
-COMMENTED_KEY = re.compile(r"^\s*#\s*([A-Z][A-Za-z0-9]+):\s*\n\s*#\s+script_path:", re.MULTILINE)
-OFFSET = re.compile(r"^\$\{PORT_OFFSET(?::-\d+)?\}\s*\+\s*(\d+)$")
-KNOWN = "a mapping `agent_groups` of groups of agents, or a top-level list of agents that have `name` and `script_path`"
+READ = ("name", SCRIPT, "port", "health_check_port", "dependencies", "required", "config", "host", "environment")
+ANYWHERE = ("0.0.0.0", "127.0.0.1", "localhost", "::", "")
+OFFSET = re.compile(r"^\$\{?PORT_OFFSET(?::-(\d+))?\}?\s*\+\s*(\d+)$")
+WORD = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 class ImportedAgent(Struct, frozen=True, omit_defaults=True):
@@ -36,6 +33,7 @@ class ImportedAgent(Struct, frozen=True, omit_defaults=True):
     needs: tuple[str, ...]
     required: bool
     config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Imported(Struct, frozen=True):
@@ -44,188 +42,156 @@ class Imported(Struct, frozen=True):
     hosts: tuple[str, ...]
     agents: tuple[ImportedAgent, ...]
     warnings: tuple[str, ...]
-    settings: dict[str, dict[str, Any]]
+    settings: dict[str, Settings]
 
 
-def import_files(paths: Sequence[Path], port_offset: int = 0) -> Imported:
-    """Read start-up files, one host each, named by the file's first word. Raises FleetError naming what it saw."""
-    hosts: list[str] = []
-    agents: list[ImportedAgent] = []
-    warnings: list[str] = []
-    settings: dict[str, dict[str, Any]] = {}
-    for path in paths:
-        source = Source(path)
-        if not isinstance(source.data, dict):
-            raise FleetError([source.at((), f"found {type(source.data).__name__}; known: {KNOWN}")])
-        host = re.split(r"[_.-]", path.name)[0]
-        found = list(_agents(source, host, port_offset, warnings))
-        if not found:
-            saw = ", ".join(f"`{key}`" for key in source.data) or "nothing"
-            raise FleetError([source.at((), f"no agents found; its top-level keys are {saw}; known: {KNOWN}")])
-        hosts.append(host)
-        agents += found
-        settings[host] = source.data.get("global_settings") or {}
-        warnings += source.problems
-        warnings += _other_warnings(source, path)
-    return Imported(tuple(hosts), tuple(agents), tuple(warnings), settings)
+def import_files(paths: Sequence[Path], port_offset: int = 0, names: Mapping[Path, str] | None = None) -> Imported:
+    """Read start-up files, one host each, named by `names` or by the first word of the file's name.
 
-
-def _agents(source: Source, host: str, offset: int, warnings: list[str]) -> Iterator[ImportedAgent]:
-    seen: set[str] = set()
-    for key, value in source.data.items():
-        for group, name, body, place in _descend(key, value, (key,)):
-            if name in seen:
-                warnings.append(source.at(place, f"{name} is there twice; the first one counts"))
-                continue
-            seen.add(name)
-            yield _agent(source, host, group, name, body, place, offset, warnings)
-
-
-def _descend(group: str, value: Any, place: tuple[Any, ...]) -> Iterator[tuple[str, str, Mapping[str, Any], Any]]:
-    """Every agent below `value`, however its groups are nested, with the name of its innermost group."""
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            if isinstance(item, dict) and "name" in item and "script_path" in item:
-                yield group, str(item["name"]), item, (*place, index)
-            elif isinstance(item, dict):
-                yield from _descend(group, item, (*place, index))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if isinstance(item, dict) and "script_path" in item:
-                yield group, str(item.get("name", key)), item, (*place, key)
-            elif isinstance(item, dict | list):
-                yield from _descend(str(key), item, (*place, key))
-
-
-def _agent(
-    source: Source,
-    host: str,
-    group: str,
-    name: str,
-    body: Mapping[str, Any],
-    place: Any,
-    offset: int,
-    warnings: list[str],
-) -> ImportedAgent:
-    unknown = {key: value for key, value in body.items() if key not in READ}
-    for key in unknown:
-        warnings.append(source.at((*place, key), f"{name}: `{key}` is not known here; kept under config"))
-    needs = body.get("dependencies") or ()
-    if isinstance(needs, str):
-        needs = [part.strip() for part in needs.split(",") if part.strip()]
-    return ImportedAgent(
-        name=name,
-        host=host,
-        group=group,
-        script=str(body.get("script_path") or ""),
-        port=_port(source, place, "port", body, offset, warnings),
-        health_port=_port(source, place, "health_check_port", body, offset, warnings),
-        needs=tuple(str(need) for need in needs),
-        required=bool(body.get("required", True)),
-        config={**(body.get("config") or {}), **unknown},
+    Raises FleetError naming what it saw where it finds no agents.
+    """
+    files = [_File(path, (names or {}).get(path) or host_of(path), port_offset) for path in paths]
+    agents = [agent for file in files for agent in file.agents]
+    warnings = [warning for file in files for warning in file.warnings]
+    known = {agent.name for agent in agents}
+    for agent in agents:
+        for need in agent.needs:
+            if need not in known:
+                warnings.append(f"{agent.host}: {agent.name} needs {need}, which is in none of the files; left out")
+    hosts = tuple(dict.fromkeys(file.host for file in files))
+    return Imported(
+        hosts, tuple(_once(agents, warnings)), tuple(warnings), {file.host: file.settings for file in files}
     )
 
 
-def _port(
-    source: Source, place: Any, key: str, body: Mapping[str, Any], offset: int, warnings: list[str]
-) -> int | None:
-    """A number, a number as text, or `${PORT_OFFSET}+N`. Anything else is reported, and a port chosen at start."""
-    value = body.get(key)
-    if value is None:
-        warnings.append(source.at(place, f"no `{key}`; one is chosen when it starts"))
-        return None
-    text = str(value).strip()
-    matched = OFFSET.match(text)
-    number = int(matched.group(1)) + offset if matched else int(text) if text.isdecimal() else 0
-    if 0 < number < 65536:
-        return number
-    warnings.append(source.at((*place, key), f"{value!r} is no port; one is chosen when it starts"))
-    return None
+def host_of(path: Path) -> str:
+    """The host that a start-up file is for: the first word of its name."""
+    return re.split(r"[_.-]", path.name)[0] or path.stem
 
 
-def _other_warnings(source: Source, path: Path) -> Iterator[str]:
-    text = path.read_text()
-    names = [*COMMENTED.findall(text), *COMMENTED_KEY.findall(text)]
-    if names:
-        yield f"{path}: commented out and not imported: {', '.join(names)}"
-    health = (source.data.get("global_settings") or {}).get("health_checks")
-    if health:
-        yield source.at(
-            ("global_settings", "health_checks"),
-            f"{health} would find a hang only after a minute and more; not carried, the default is every 0.5 s "
-            "(--keep-intervals carries it)",
+def _once(agents: Sequence[ImportedAgent], warnings: list[str]) -> Iterator[ImportedAgent]:
+    seen: set[tuple[str, str]] = set()
+    for agent in agents:
+        if (agent.host, agent.name) in seen:
+            warnings.append(f"{agent.host}: {agent.name} is there twice; the first one counts")
+        else:
+            yield agent
+        seen.add((agent.host, agent.name))
+
+
+class _File:
+    """One start-up file: its agents, its settings, and what was odd about it."""
+
+    def __init__(self, path: Path, host: str, offset: int) -> None:
+        self.source = Source(path)
+        self.host = host
+        self._offset = offset
+        self.warnings: list[str] = list(self.source.problems)
+        data = self.source.data
+        raw = data.get(SETTINGS) if isinstance(data, dict) else None
+        self.settings = read_settings(self.source, raw, self.warnings)
+        self.agents = list(self._read())
+        if not self.agents:
+            saw = ", ".join(f"`{key}`" for key in data) if isinstance(data, dict) else type(data).__name__
+            raise FleetError([self.source.at((), f"no agents found; its top-level keys are {saw}; known: {KNOWN}")])
+        names = commented_out(self.source.text)
+        if names:
+            self.warnings.append(f"{path}: commented out and not imported: {', '.join(names)}")
+
+    def _read(self) -> Iterator[ImportedAgent]:
+        used = {SETTINGS}
+        for item in agents_in(self.source):
+            used.add(str(item.place[0]) if item.place else "")
+            if isinstance(item, Found):
+                yield self._agent(item)
+            else:
+                self._say(item.place, item.text)
+        for key in self.source.data if isinstance(self.source.data, dict) else ():
+            if str(key) not in used:
+                self._say((key,), f"`{key}` is not known here and is not imported")
+
+    def _say(self, place: Place, text: str) -> None:
+        self.warnings.append(self.source.at(place, text))
+
+    def _agent(self, found: Found) -> ImportedAgent:
+        body, place = found.body, found.place
+        if not body.get(SCRIPT):
+            self._say(place, f"{found.name} has no `{SCRIPT}`")
+        if str(body.get("host") or "") not in ANYWHERE:
+            self._say(
+                (*place, "host"), f"{found.name}: the address {body['host']} is not carried: hosts have addresses"
+            )
+        return ImportedAgent(
+            name=self._name(found.name, place),
+            host=self.host,
+            group=WORD.sub("-", found.group),
+            script=str(body.get(SCRIPT) or ""),
+            port=self._port(body.get("port"), (*place, "port")),
+            health_port=self._port(body.get("health_check_port"), (*place, "health_check_port")),
+            needs=self._needs(body.get("dependencies"), place),
+            required=_truth(body.get("required")),
+            config=self._config(found),
+            environment=environment_of(self.source, body.get("environment"), (*place, "environment"), self.warnings),
         )
-    read = {"global_settings"}
-    for key, value in source.data.items():
-        if key not in read and not list(_descend(key, value, (key,))):
-            yield source.at((key,), f"`{key}` is not known here and is not imported")
 
+    def _name(self, name: str, place: Place) -> str:
+        plain = WORD.sub("-", name).strip("-_")[:63] or "agent"
+        if plain != name:
+            self._say(place, f"`{name}` is no agent name here; it is called {plain}")
+        return plain
 
-def document(imported: Imported, name: str, keep_intervals: bool = False) -> dict[str, Any]:
-    """The fleet file of what was imported: groups as they were, one name on several hosts as one agent."""
-    by_name: dict[str, list[ImportedAgent]] = {}
-    for agent in imported.agents:
-        by_name.setdefault(agent.name, []).append(agent)
-    optional = {agent.name for agent in imported.agents if not agent.required}
-    groups: dict[str, dict[str, Any]] = {}
-    for agents in by_name.values():
-        group = groups.setdefault(agents[0].group, {"defaults": {"tier": agents[0].group}, "agents": {}})
-        group["agents"][agents[0].name] = _entry(agents, optional, imported.settings, keep_intervals)
-    return {"fleet": name, "groups": groups}
-
-
-def _entry(
-    agents: list[ImportedAgent], optional: set[str], settings: Mapping[str, Mapping[str, Any]], keep_intervals: bool
-) -> dict[str, Any]:
-    first = agents[0]
-    entry: dict[str, Any] = {"description": f"was {first.script}"}
-    if len(agents) == 1:
-        entry |= {"hosts": [first.host], "mode": "singleton", "ports": _ports(first)}
-        if first.config:
-            entry["config"] = first.config
-    else:
-        entry["mode"] = "replicated"
-        entry["hosts"] = {agent.host: _there(agent, optional) for agent in agents}
-        entry["ports"] = _ports(first)
-    needs = _needs(first.needs, optional)
-    if needs and len(agents) == 1:
-        entry["needs"] = needs
-    limits = (settings.get(first.host) or {}).get("resource_limits") or {}
-    resources = {
-        "cpu": limits["cpu_percent"] / 100 if "cpu_percent" in limits else None,
-        "memory_mib": limits.get("memory_mb"),
-        "threads": limits.get("max_threads"),
-    }
-    if given := {key: value for key, value in resources.items() if value is not None}:
-        entry["resources"] = given
-    environment = (settings.get(first.host) or {}).get("environment") or {}
-    # A value that refers to another variable meant the shell that started it, and PYTHONPATH the old layout.
-    carried = {key: str(v) for key, v in environment.items() if "${" not in str(v) and key != "PYTHONPATH"}
-    if carried:
-        entry["environment"] = carried
-    health = (settings.get(first.host) or {}).get("health_checks") or {}
-    if keep_intervals and health:
-        entry["probes"] = [
-            {
-                "type": "http",
-                "interval_s": health.get("interval_seconds", 30),
-                "timeout_s": health.get("timeout_seconds", 10),
-                "failures": health.get("retries", 3),
-            }
+    def _needs(self, value: Any, place: Place) -> tuple[str, ...]:
+        """Names, given as a list or as text with commas; each once, in their order."""
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, dict):
+            value = list(value)
+        if value is not None and not isinstance(value, list):
+            self._say((*place, "dependencies"), f"found {value!r}, expected a list of names; not imported")
+        names = [
+            item.get("name") if isinstance(item, dict) else item
+            for item in (value or () if isinstance(value, list) else ())
         ]
-    return entry
+        return tuple(dict.fromkeys(WORD.sub("-", str(name)).strip("-_") for name in names if name))
+
+    def _config(self, found: Found) -> dict[str, Any]:
+        given = found.body.get("config")
+        if given is not None and not isinstance(given, dict):
+            self._say((*found.place, "config"), f"{found.name}: found {given!r}, expected a mapping; kept as it is")
+            given = {"config": given}
+        unknown = {key: value for key, value in found.body.items() if key not in READ}
+        for key in unknown:
+            self._say((*found.place, key), f"{found.name}: `{key}` is not known here; kept under config")
+        kept = self._plain({**(given or {}), **unknown})
+        assert isinstance(kept, dict)
+        return kept
+
+    def _plain(self, value: Any) -> Any:
+        """A value of config with text for keys and ports worked out: no shell will do that any more."""
+        if isinstance(value, dict):
+            return {str(key): self._plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._plain(item) for item in value]
+        return self._sum(value) if isinstance(value, str) and OFFSET.match(value.strip()) else value
+
+    def _sum(self, text: str) -> int:
+        matched = OFFSET.match(text.strip())
+        assert matched is not None
+        return int(matched[2]) + (self._offset or int(matched[1] or 0))
+
+    def _port(self, value: Any, place: Place) -> int | None:
+        """A number, a number as text, or `${PORT_OFFSET}+N`. Anything else is reported."""
+        if value is None:
+            self._say(place[:-1], f"no `{place[-1]}`")
+            return None
+        text = str(value).strip()
+        number = self._sum(text) if OFFSET.match(text) else int(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0
+        if 0 < number < 65536:
+            return number
+        self._say(place, f"{value!r} is no port; not imported")
+        return None
 
 
-def _there(agent: ImportedAgent, optional: set[str]) -> dict[str, Any]:
-    there: dict[str, Any] = {"ports": _ports(agent), "needs": _needs(agent.needs, optional)}
-    if agent.config:
-        there["config"] = agent.config
-    return there
-
-
-def _ports(agent: ImportedAgent) -> dict[str, Any]:
-    return {"main": agent.port or "auto", "health": agent.health_port or "auto"}
-
-
-def _needs(needs: Sequence[str], optional: set[str]) -> list[Any]:
-    return [{"agent": need, "required": False} if need in optional else need for need in needs]
+def _truth(value: Any) -> bool:
+    """`required` as people write it; whatever is not clearly a no is a yes."""
+    return str(value).strip().lower() not in ("false", "no", "off", "0")

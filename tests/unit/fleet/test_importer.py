@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.errors import FleetError
-from outrider.fleet.importer import document, import_files
+from outrider.fleet.document import document
+from outrider.fleet.importer import import_files
 from outrider.fleet.load import load_fleet
 
 GROUPED = """
@@ -58,7 +59,7 @@ def test_both_dialects_are_read(files: list[Path]) -> None:
 
 def test_one_name_on_two_hosts_is_one_agent_and_the_result_is_valid(files: list[Path], tmp_path: Path) -> None:
     made = document(import_files(files), "wild")
-    made["defaults"] = {"module": "x"}
+    made["defaults"]["module"] = "x"
     out = tmp_path / "fleet.yml"
     out.write_text(yaml.safe_dump(made))
     fleet = load_fleet(out)
