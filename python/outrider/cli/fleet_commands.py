@@ -4,159 +4,218 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
 from outrider.cli.output import console, print_json, table
-from outrider.errors import EXIT_FAILED, FleetError
-from outrider.fleet import graph, document, importer, schema
-from outrider.fleet.hosts import SERVERS, hosts_of, members, read_inventory
+from outrider.errors import EXIT_FAILED, EXIT_USAGE, FleetError, OutriderError, UnknownAgent
+from outrider.fleet import graph, importer, schema
+from outrider.fleet.document import document, to_yaml
+from outrider.fleet.effective import default_probes
+from outrider.fleet.inventory import Opened, open_inventory
 from outrider.fleet.load import load_fleet
 from outrider.fleet.placement import place
-from outrider.fleet.spec import Fleet, Host
+from outrider.fleet.rules import nearest
+from outrider.fleet.spec import Agent, Fleet
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+NEXT = "say under `defaults` what runs them: `module` or `command`, and `code`"
 
 
 def add_fleet_commands(commands: Any) -> None:
-    """Add `fleet` and what is below it."""
+    """Add `fleet` and what is below it to the subparsers of the command line."""
     fleet = commands.add_parser("fleet", help="validate, show, draw, import a fleet file")
     verbs = fleet.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def add(name: str, handler: Any, text: str, *, file: bool = True) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    def add(name: str, handler: Any, text: str, example: str) -> argparse.ArgumentParser:
+        example = f"example: outrider fleet {name} {example}"
+        made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, epilog=example)
         made.add_argument("--json", action="store_true", help="JSON for programs")
         made.set_defaults(handler=handler)
-        if file:
-            made.add_argument("path", type=Path, nargs="?", default=Path(), help="fleet file or inventory folder")
-            made.add_argument("-i", "--inventory", type=Path, help="inventory that has the hosts")
         return made
 
-    add("validate", _validate, "find every problem of a fleet file")
-    add("show", _show, "the agents as they will run, defaults merged").add_argument(
-        "--agent", help="one of them, whole"
+    made = add("validate", _validate, "find every problem of a fleet file", "inventories/reference")
+    _add_path(made)
+    made.add_argument("--secrets", action="store_true", help="also that files of secrets can be read on this machine")
+    made = add("show", _show, "the agents as they will run, defaults merged; or one, whole", "TTSService")
+    made.add_argument("what", nargs="*", metavar="[PATH] [NAME]", help="fleet file or inventory folder; an agent")
+    made.add_argument("--agent", metavar="NAME", help="an agent, as NAME")
+    made.add_argument("-i", "--inventory", type=Path, help="inventory that has the hosts")
+    made = add("graph", _graph, "waves of needs, and cycles", "inventories/reference --dot | dot -Tsvg > fleet.svg")
+    _add_path(made)
+    made.add_argument("--dot", action="store_true", help="a drawing for Graphviz")
+    made = add(
+        "import", _import, "make a fleet file from start-up files", "mainpc_startup.yaml pc2_startup.yaml -o f.yml"
     )
-    add("graph", _graph, "waves of needs, and cycles")
-    made = add("import", _import, "make a fleet file from start-up files", file=False)
-    made.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    made.add_argument("-o", "--output", type=Path, help="write the fleet file here")
+    made.add_argument("files", type=Path, nargs="+", metavar="FILE", help="start-up file; its first word is the host")
+    made.add_argument("--host", action="append", default=[], metavar="FILE=NAME", help="the host that FILE is for")
+    made.add_argument("-o", "--output", type=Path, metavar="OUT", help="write the fleet file here")
+    made.add_argument("--force", action="store_true", help="replace OUT if it is there")
     made.add_argument("--name", default="imported", help="name of the fleet")
-    made.add_argument("--port-offset", type=int, default=0, help="what ${PORT_OFFSET} stands for")
+    made.add_argument("--port-offset", type=int, default=0, metavar="N", help="what ${PORT_OFFSET} stands for")
     made.add_argument("--keep-intervals", action="store_true", help="carry the files' health check intervals")
-    made = add("schema", _schema, "JSON Schema of a fleet file, for editors", file=False)
+    made = add("schema", _schema, "JSON Schema of a fleet file, for editors", "> fleet.schema.json")
     made.add_argument("--reference", action="store_true", help="the reference page instead")
 
 
-def _read(args: argparse.Namespace) -> tuple[Fleet, tuple[Host, ...] | None, list[str]]:
-    """The fleet, its hosts if an inventory is known, and warnings."""
-    path, inventory = args.path, args.inventory
-    if path.is_dir():
-        inventory, path = inventory or path, path / "fleet.yml"
-    elif inventory is None and (path.parent / "hosts.yml").exists():
-        inventory = path.parent
-    if inventory is None:
-        return load_fleet(path), None, ["no inventory: whether the hosts exist and have room was not checked (-i)"]
-    data = read_inventory(inventory)
-    if not path.exists():
-        variables = data.get("_meta", {}).get("hostvars", {}).values()
-        named = next((item["fleet_file"] for item in variables if "fleet_file" in item), None)
-        path = Path(named.replace("{{ inventory_dir }}", str(inventory))
-                    .replace("{{ inventory_dir | dirname }}", str(inventory.parent))) if named else path  # fmt: skip
-    hosts = hosts_of(data)
-    servers = len(members(data, SERVERS))
-    warnings = []
-    if servers < 3:
-        warnings.append(
-            f"{servers} Consul server{'s' if servers != 1 else ''}: three are needed to go on when one dies; "
-            "with fewer, its loss stops every write, so nothing fails over until it is back"
-        )
-    return load_fleet(path, hosts), hosts, warnings
+def _add_path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, nargs="?", metavar="PATH", help="fleet file or inventory folder")
+    parser.add_argument("-i", "--inventory", type=Path, help="inventory that has the hosts")
 
 
 def _validate(args: argparse.Namespace) -> int:
+    opened = Opened(Path(), None)
     try:
-        fleet, hosts, warnings = _read(args)
+        opened = open_inventory(args.path, args.inventory)
+        fleet = load_fleet(opened.fleet_file, opened.hosts, local_secrets=args.secrets)
     except FleetError as error:
         if args.json:
-            print_json({"ok": False, "problems": error.problems, "warnings": []})
+            print_json({"ok": False, "problems": error.problems, "warnings": opened.warnings})
             return EXIT_FAILED
         raise
-    needs = sum(len(found) for found in graph.edges(fleet).values())
-    instances = sum(agent.instance_count() for agent in fleet.agents.values())
     cycles = graph.cycles(fleet)
+    counts = {"agents": len(fleet.agents), "instances": _instances(fleet), "needs": _needs(fleet)}
     if args.json:
-        counts = {"agents": len(fleet.agents), "instances": instances, "needs": needs}
-        print_json({"ok": True, "fleet": fleet.name, **counts, "cycles": cycles, "problems": [], "warnings": warnings})
+        report = {"ok": True, "fleet": fleet.name, "file": str(opened.fleet_file), **counts}
+        print_json({**report, "cycles": cycles, "problems": [], "warnings": opened.warnings})
         return 0
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    where = f" on {len(hosts)} host{'s' if len(hosts) != 1 else ''}" if hosts is not None else ""
+    _warn(opened.warnings)
+    where = f" on {_count(len(opened.hosts), 'host')}" if opened.hosts is not None else ""
     print(
-        f"fleet {fleet.name} is valid: {len(fleet.agents)} agents, {instances} instances{where}, {needs} needs, "
-        f"{len(cycles)} cycle{'s' if len(cycles) != 1 else ''}"
+        f"fleet {fleet.name} is valid: {_count(counts['agents'], 'agent')}, {_count(counts['instances'], 'instance')}"
+        f"{where}, {_count(counts['needs'], 'need')}, {_count(len(cycles), 'cycle')}"
     )
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    fleet, hosts, _ = _read(args)
-    if args.agent:
-        if args.agent not in fleet.agents:
-            raise FleetError([f"no agent {args.agent} in fleet {fleet.name}"])
-        plain = msgspec.to_builtins(fleet.agents[args.agent])
-        print_json(plain) if args.json else print(yaml.safe_dump(plain, sort_keys=False).rstrip())
-        return 0
-    slots = place(fleet, hosts, {}) if hosts else {}
-    if args.json:
+    path, name = _path_and_name([*args.what, *([args.agent] if args.agent else [])])
+    opened = open_inventory(path, args.inventory)
+    fleet = load_fleet(opened.fleet_file, opened.hosts)
+    slots = place(fleet, opened.hosts, {}) if opened.hosts else {}
+    if name is None and args.json:
         print_json({"fleet": fleet, "placement": slots})
-        return 0
-    rows = [
-        [name, agent.mode, ", ".join(slot.host for slot in slots.get(name, ())) or ", ".join(agent.on_host()),
-         ", ".join(f"{label} {port}" for label, port in agent.ports.items()),
-         ", ".join(need.agent for need in agent.need_list())]
-        for name, agent in fleet.agents.items()
-    ]  # fmt: skip
-    console().print(table(["agent", "mode", "hosts", "ports", "needs"], rows))
+    elif name is None:
+        console().print(
+            table(["agent", "mode", "hosts", "ports", "needs"], [_row(fleet, slots, it) for it in fleet.agents])
+        )
+    elif name not in fleet.agents:
+        raise UnknownAgent(f"fleet {fleet.name} has no agent {name}", hint=nearest(name, fleet.agents))
+    else:
+        agent = fleet.agents[name]
+        agent = replace(agent, probes=default_probes(agent) if agent.probes is None else agent.probes)
+        more = {"placement": slots.get(name, ()), "needed_by": graph.dependants(fleet, name)}
+        whole = {"name": name, **msgspec.to_builtins(agent), **msgspec.to_builtins(more)}
+        print_json(whole) if args.json else print(yaml.safe_dump(_lists(whole), sort_keys=False, width=118).rstrip())
     return 0
 
 
+def _path_and_name(words: list[str]) -> tuple[Path | None, str | None]:
+    """Of up to two words the one that is there as a file is the path, the other an agent."""
+    paths = [word for word in words if Path(word).exists() or "/" in word or word.endswith((".yml", ".yaml"))]
+    names = [word for word in words if word not in paths]
+    if len(paths) > 1 or len(names) > 1:
+        raise _usage(f"one PATH and one NAME, not {' '.join(words)}")
+    return (Path(paths[0]) if paths else None), (names[0] if names else None)
+
+
+def _row(fleet: Fleet, slots: Any, name: str) -> list[str]:
+    agent: Agent = fleet.agents[name]
+    hosts = [slot.host for slot in slots.get(name, ())] or list(agent.on_host())
+    ports = ", ".join(f"{label} {port}" for label, port in agent.ports.items())
+    needs = [need.agent + ("" if need.required else "?") for need in agent.need_list()]
+    return [name, agent.mode, ", ".join(hosts), ports, ", ".join(needs)]
+
+
 def _graph(args: argparse.Namespace) -> int:
-    fleet, _, _ = _read(args)
+    opened = open_inventory(args.path, args.inventory)
+    fleet = load_fleet(opened.fleet_file, opened.hosts)
     waves, cycles = graph.waves(fleet), graph.cycles(fleet)
     if args.json:
         print_json({"waves": waves, "cycles": cycles, "needs": graph.edges(fleet)})
-        return 0
-    for number, wave in enumerate(waves, 1):
-        print(f"wave {number} ({len(wave)}): {', '.join(wave)}")
-    for cycle in cycles:
-        print(f"cycle, started together: {', '.join(cycle)}")
+    elif args.dot:
+        print(graph.dot(fleet))
+    else:
+        for number, wave in enumerate(waves, 1):
+            _paragraph(f"wave {number} ({len(wave)}): ", ", ".join(wave))
+        for cycle in cycles:
+            _paragraph("cycle, started together: ", ", ".join(cycle))
     return 0
 
 
 def _import(args: argparse.Namespace) -> int:
-    imported = importer.import_files(args.files, args.port_offset)
-    if args.json:
-        agents = [
-            {"name": a.name, "host": a.host, "group": a.group, "port": a.port, "health_port": a.health_port,
-             "needs": a.needs, "required": a.required, "script": a.script, "config": a.config}
-            for a in imported.agents
-        ]  # fmt: skip
-        print_json({"hosts": imported.hosts, "agents": agents, "warnings": imported.warnings})
-    for warning in () if args.json else imported.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    text = yaml.safe_dump(document.document(imported, args.name, args.keep_intervals), sort_keys=False, width=118)
+    imported = importer.import_files(args.files, args.port_offset, _host_names(args.host, args.files))
+    if args.output and args.output.exists() and not args.force:
+        raise OutriderError(f"{args.output} is there already", hint="--force replaces it")
+    text = to_yaml(document(imported, args.name, args.keep_intervals))
     if args.output:
-        args.output.write_text(text)
-        print(f"{args.output}: {len({a.name for a in imported.agents})} agents, {len(imported.agents)} instances; "
-              "say what runs them: `module` or `command`, and `code`, under `defaults`", file=sys.stderr)  # fmt: skip
-    elif not args.json:
+        command = " ".join(file.name for file in args.files)
+        args.output.write_text(f"---\n# Made by `outrider fleet import {command}`; {NEXT}.\n{text}")
+    if args.json:
+        agents = [{**msgspec.structs.asdict(agent)} for agent in imported.agents]
+        print_json({"hosts": imported.hosts, "agents": agents, "warnings": imported.warnings})
+        return 0
+    _warn(imported.warnings)
+    names = {agent.name for agent in imported.agents}
+    found = f"{_count(len(names), 'agent')}, {_count(len(imported.agents), 'instance')} on {', '.join(imported.hosts)}"
+    print(f"{args.output or 'imported'}: {found}; {NEXT}", file=sys.stderr)
+    if not args.output:
         print(text, end="")
     return 0
 
 
+def _host_names(given: list[str], files: list[Path]) -> dict[Path, str]:
+    names = {}
+    for text in given:
+        file, found, name = text.rpartition("=")
+        if not found or Path(file) not in files:
+            raise _usage(f"--host {text}: expected FILE=NAME with one of the files: {', '.join(map(str, files))}")
+        names[Path(file)] = name
+    return names
+
+
 def _schema(args: argparse.Namespace) -> int:
-    print(schema.reference() if args.reference else schema.json_schema(), end="")
+    text = schema.reference() if args.reference else schema.json_schema()
+    if args.json and args.reference:
+        print_json({"reference": text})
+    else:
+        print(text, end="")
     return 0
+
+
+def _usage(message: str) -> OutriderError:
+    error = OutriderError(message)
+    error.exit_code = EXIT_USAGE
+    return error
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _paragraph(head: str, text: str) -> None:
+    width = min(console().width, 120)
+    print(textwrap.fill(head + text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _instances(fleet: Fleet) -> int:
+    return sum(agent.instance_count() for agent in fleet.agents.values())
+
+
+def _needs(fleet: Fleet) -> int:
+    return sum(len(needs) for needs in graph.edges(fleet).values())
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")

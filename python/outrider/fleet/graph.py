@@ -78,3 +78,17 @@ def waves(fleet: Fleet) -> list[tuple[str, ...]]:
 def dependants(fleet: Fleet, name: str) -> tuple[str, ...]:
     """Agents that need `name` directly."""
     return tuple(sorted(agent for agent, needs in edges(fleet).items() if name in needs))
+
+
+def dot(fleet: Fleet) -> str:
+    """The graph for Graphviz: arrows point to what is needed, cycles are red, optional needs dashed."""
+    cyclic = {name: cycle for cycle in cycles(fleet) for name in cycle}
+    lines = ["digraph fleet {", "  rankdir=LR;", "  node [shape=box];"]
+    for name, needs in edges(fleet).items():
+        lines.append(f'  "{name}"{" [color=red]" if name in cyclic else ""};')
+        optional = {need.agent for need in fleet.agents[name].need_list() if not need.required}
+        for need in needs:
+            style = ["color=red"] if cyclic.get(name, ()) and need in cyclic[name] else []
+            style += ["style=dashed"] if need in optional else []
+            lines.append(f'  "{name}" -> "{need}"{" [" + ", ".join(style) + "]" if style else ""};')
+    return "\n".join([*lines, "}"])
