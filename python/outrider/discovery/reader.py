@@ -94,6 +94,11 @@ class Catalogue:
         age_s = age_ns / 1e9 if age_ns > 0 else 0.0
         return Answer(entry.agent, entry.instances, age_s, "catalogue", entry.held, snapshot.generation)
 
+    def refresh(self) -> None:
+        """Look now whether the files were replaced; lookups do so only once the content is a second old."""
+        self._look_at_ns = 0
+        self._refresh(time.monotonic_ns())
+
     def names(self) -> tuple[str, ...]:
         """Every agent of the catalogue, sorted."""
         return tuple(sorted(self.entries()))

@@ -261,3 +261,19 @@ def test_an_unknown_name_stays_unknown_after_a_publication(tmp_path: Path) -> No
     writer.publish(entries(1, count=10))
     assert reader.lookup("A9").instances
     writer.close()
+
+
+def test_a_watch_follows_a_head_that_was_replaced_and_sleeps_through_other_files(tmp_path: Path) -> None:
+    first = CatalogueWriter(tmp_path)
+    first.publish(entries(1))
+    seen = api.watch("A1", timeout_s=0.5, runtime=str(tmp_path))
+    next(seen)
+    (tmp_path / "other").touch()
+    os.utime(tmp_path / "other")
+    first.close()
+    for name in ("catalogue.head", "catalogue.snap"):
+        (tmp_path / name).unlink()
+    second = CatalogueWriter(tmp_path)
+    second.publish(entries(2))
+    second.close()
+    assert next(seen).instances[0].port == 2
