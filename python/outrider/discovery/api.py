@@ -65,7 +65,7 @@ def watch(name: str, *, timeout_s: float | None = None, runtime: str | None = No
     """Yield the answer of now, then every changed one. Ends after `timeout_s` without a change, if given.
 
     Sleeps in the kernel until the catalogue is published: no polling, no thread. Needs a runtime folder on this host,
-    and hears nothing more if that is deleted. Raises what `lookup` raises: UnknownAgent when the agent leaves the fleet.
+    and hears nothing more if that is deleted. Raises what `lookup` does: UnknownAgent when the agent leaves the fleet.
     """
     folder = runtime or runtime_dir()
     with _inotify(folder) as inotify:
