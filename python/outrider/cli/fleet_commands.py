@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
-from msgspec.structs import replace
 
 from outrider.cli.output import console, print_json, table
 from outrider.errors import EXIT_FAILED, EXIT_USAGE, FleetError, OutriderError, UnknownAgent
 from outrider.fleet import graph, importer, schema
 from outrider.fleet.document import document, to_yaml
-from outrider.fleet.effective import default_probes
+from outrider.fleet.effective import default_probes, probe_port
 from outrider.fleet.inventory import Opened, open_inventory
 from outrider.fleet.load import load_fleet
-from outrider.fleet.placement import place
+from outrider.fleet.placement import Slot, place
 from outrider.fleet.rules import nearest
-from outrider.fleet.spec import Agent, Fleet
+from outrider.fleet.spec import Agent, Fleet, Probe
 
+HEADINGS = ("agent", "mode", "hosts", "ports", "needs")
 NEXT = "say under `defaults` what runs them: `module` or `command`, and `code`"
 
 
@@ -97,21 +99,40 @@ def _show(args: argparse.Namespace) -> int:
     opened = open_inventory(path, args.inventory)
     fleet = load_fleet(opened.fleet_file, opened.hosts)
     slots = place(fleet, opened.hosts, {}) if opened.hosts else {}
-    if name is None and args.json:
-        print_json({"fleet": fleet, "placement": slots})
-    elif name is None:
-        console().print(
-            table(["agent", "mode", "hosts", "ports", "needs"], [_row(fleet, slots, it) for it in fleet.agents])
-        )
-    elif name not in fleet.agents:
+    if name is not None and name not in fleet.agents:
         raise UnknownAgent(f"fleet {fleet.name} has no agent {name}", hint=nearest(name, fleet.agents))
+    if name is not None:
+        whole = _whole(fleet, name, slots.get(name, ()))
+        print_json(whole) if args.json else print(yaml.safe_dump(whole, sort_keys=False, width=118).rstrip())
+    elif args.json:
+        print_json({"fleet": fleet, "placement": slots})
     else:
-        agent = fleet.agents[name]
-        agent = replace(agent, probes=default_probes(agent) if agent.probes is None else agent.probes)
-        more = {"placement": slots.get(name, ()), "needed_by": graph.dependants(fleet, name)}
-        whole = {"name": name, **msgspec.to_builtins(agent), **msgspec.to_builtins(more)}
-        print_json(whole) if args.json else print(yaml.safe_dump(_lists(whole), sort_keys=False, width=118).rstrip())
+        width = console().width
+        console().print(table(HEADINGS, _clipped(_rows(fleet, slots), width)))
     return 0
+
+
+def _whole(fleet: Fleet, name: str, slots: Sequence[Slot]) -> dict[str, Any]:
+    """One agent with everything that is left open decided, as plain values."""
+    agent = fleet.agents[name]
+    plain: dict[str, Any] = {"name": name, **json.loads(msgspec.json.encode(agent))}
+    probes = default_probes(agent) if agent.probes is None else agent.probes
+    plain["probes"] = [_asked(agent, probe) for probe in probes]
+    plain["restart"] = msgspec.structs.asdict(agent.restart)
+    plain["placement"] = [{"instance": slot.instance, "host": slot.host} for slot in slots]
+    plain["needed_by"] = list(graph.dependants(fleet, name))
+    return plain
+
+
+def _asked(agent: Agent, probe: Probe) -> dict[str, Any]:
+    """A probe with its defaults, without what its type does not use."""
+    unused = {"request", "command", "path"} - {"http": {"path"}, "zmq": {"request"}, "command": {"command"}}.get(
+        probe.type, set()
+    )
+    asked = {**msgspec.structs.asdict(probe), "port": probe_port(agent, probe), "command": list(probe.command)}
+    if probe.type in ("command", "heartbeat"):
+        unused.add("port")
+    return {key: value for key, value in asked.items() if key not in unused}
 
 
 def _path_and_name(words: list[str]) -> tuple[Path | None, str | None]:
@@ -123,12 +144,24 @@ def _path_and_name(words: list[str]) -> tuple[Path | None, str | None]:
     return (Path(paths[0]) if paths else None), (names[0] if names else None)
 
 
-def _row(fleet: Fleet, slots: Any, name: str) -> list[str]:
-    agent: Agent = fleet.agents[name]
-    hosts = [slot.host for slot in slots.get(name, ())] or list(agent.on_host())
-    ports = ", ".join(f"{label} {port}" for label, port in agent.ports.items())
-    needs = [need.agent + ("" if need.required else "?") for need in agent.need_list()]
-    return [name, agent.mode, ", ".join(hosts), ports, ", ".join(needs)]
+def _rows(fleet: Fleet, slots: Mapping[str, Sequence[Slot]]) -> list[list[str]]:
+    """A line for each agent; what it can work without has a question mark."""
+    rows = []
+    for name, needs in graph.edges(fleet).items():
+        agent = fleet.agents[name]
+        hosts = [slot.host for slot in slots.get(name, ())] or list(agent.on_host())
+        ports = ", ".join(f"{label} {port}" for label, port in agent.ports.items())
+        optional = {need.agent for need in agent.need_list() if not need.required}
+        shown = ", ".join(f"{need}?" if need in optional else need for need in needs)
+        rows.append([name, agent.mode, ", ".join(hosts), ports, shown])
+    return rows
+
+
+def _clipped(rows: list[list[str]], width: int) -> list[list[str]]:
+    """Rows whose last cell is cut where the line would end."""
+    taken = sum(max(len(row[index]) for row in rows) + 3 for index in range(len(HEADINGS) - 1)) if rows else 0
+    room = max(width - taken, 16)
+    return [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 3] + "..."] for row in rows]
 
 
 def _graph(args: argparse.Namespace) -> int:
@@ -154,7 +187,7 @@ def _import(args: argparse.Namespace) -> int:
     text = to_yaml(document(imported, args.name, args.keep_intervals))
     if args.output:
         command = " ".join(file.name for file in args.files)
-        args.output.write_text(f"---\n# Made by `outrider fleet import {command}`; {NEXT}.\n{text}")
+        args.output.write_text(f"---\n# Made by `outrider fleet import {command}`.\n# Now {NEXT}.\n{text}")
     if args.json:
         agents = [{**msgspec.structs.asdict(agent)} for agent in imported.agents]
         print_json({"hosts": imported.hosts, "agents": agents, "warnings": imported.warnings})
@@ -201,12 +234,6 @@ def _warn(warnings: tuple[str, ...]) -> None:
 def _paragraph(head: str, text: str) -> None:
     width = min(console().width, 120)
     print(textwrap.fill(head + text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _instances(fleet: Fleet) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,12 +75,14 @@ def _declared(data: Mapping[str, Any], inventory: Path) -> Path:
 
     def fill(match: re.Match[str]) -> str:
         ups = match[1].count("dirname")
-        return os.path.relpath(folder.resolve().parents[ups - 1] if ups else folder)
+        return str(folder.resolve().parents[ups - 1] if ups else folder)
 
     filled = _FOLDER.sub(fill, named)
     if "{{" in filled:
         raise FleetError([f"{inventory}: fleet_file is the template {named}"], hint="name the fleet file as PATH")
-    return folder / filled if not _FOLDER.search(named) else Path(filled)
+    path = folder / filled if not _FOLDER.search(named) else Path(filled)
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
 
 
 def _warnings(data: Mapping[str, Any]) -> list[str]:

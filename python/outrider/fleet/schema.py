@@ -14,35 +14,63 @@ PAGES = (Agent, Code, Probe, Need, Resources, Restart, OnHost)
 
 HEAD = """# The fleet file
 
-Made from the types in `python/outrider/fleet/spec.py` by `outrider fleet schema --reference`; do not edit.
-
-A fleet file has `fleet` (its name), `defaults` (any key of an agent) and `groups`. A group has `defaults` and `agents`.
-Defaults are merged from fleet to group to agent: `environment`, `secrets`, `config`, `ports`, `resources`, `restart`
-and `labels` key by key, everything else whole. Editors take the schema from `docs/reference/fleet.schema.json`:
+Made from the types in `python/outrider/fleet/spec.py` by `make docs`; do not edit.
 
     # yaml-language-server: $schema=fleet.schema.json
+    fleet: lab
+    defaults: {code: {path: agents}, environment: {LOG_LEVEL: INFO}}
+    groups:
+      core:
+        defaults: {tier: core, hosts: [gpu1]}
+        agents:
+          Memory: {module: memory, mode: singleton, ports: {main: 7000, health: 8000}, state: true}
+          Planner: {module: planner, ports: {main: auto}, needs: [Memory, {agent: Speech, required: false}]}
+          Speech: {command: [./speech, --port, "{port}"], ports: {main: auto}, hosts: [gpu1, gpu2]}
+
+| key | type | default | meaning |
+| --- | --- | --- | --- |
+| `fleet` | text | required | name of the fleet |
+| `defaults` | mapping | none | any key of an agent, for all agents |
+| `groups` | mapping | required | name of a group to its `defaults`, for its agents, and its `agents`, name to Agent |
+
+Defaults are merged from fleet to group to agent: `environment`, `secrets`, `config`, `ports`, `resources`, `restart`
+and `labels` key by key, everything else whole. An agent with a `command` drops an inherited `module`, and the other way
+round. Names of agents are letters, digits, `-` and `_`, at most 63, and unique in the fleet, also in Consul, where `_`
+becomes `-`. `outrider fleet validate` tells every problem at once, each with its line.
 """
 
 
 def json_schema() -> str:
-    """JSON Schema (2020-12) of a whole fleet file."""
+    """JSON Schema (2020-12) of a whole fleet file, with the meaning of each key for editors to show."""
     (agent,), parts = msgspec.json.schema_components([Agent], ref_template="#/$defs/{name}")
-    level = {"defaults": agent, "agents": {"type": "object", "additionalProperties": agent}}
-    group = {"type": "object", "additionalProperties": False, "properties": level}
-    schema: dict[str, Any] = {
+    for kind in PAGES:
+        first, meaning = _doc(kind)
+        parts[kind.__name__]["description"] = first
+        for key, schema in parts[kind.__name__]["properties"].items():
+            schema["description"] = meaning[key]
+    # A name with nothing below it is an agent that takes everything from the defaults.
+    named = {"type": "object", "additionalProperties": {"anyOf": [agent, {"type": "null"}]}}
+    group = {"type": "object", "additionalProperties": False, "properties": {"defaults": agent, "agents": named}}
+    whole: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Outrider fleet file",
         "type": "object",
         "required": ["fleet", "groups"],
         "additionalProperties": False,
         "properties": {
-            "fleet": {"type": "string"},
+            "fleet": {"type": "string", "description": "name of the fleet"},
             "defaults": agent,
             "groups": {"type": "object", "additionalProperties": group},
         },
         "$defs": parts,
     }
-    return json.dumps(schema, indent=2) + "\n"
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def _doc(kind: type[msgspec.Struct]) -> tuple[str, dict[str, str]]:
+    """First line of a type's docstring, and the meaning of each field."""
+    first, *lines = (inspect.getdoc(kind) or "").splitlines()
+    return first, dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 def reference() -> str:
@@ -51,8 +79,7 @@ def reference() -> str:
 
 
 def _page(kind: type[msgspec.Struct]) -> str:
-    first, *lines = inspect.getdoc(kind).splitlines()  # type: ignore[union-attr]
-    meaning = dict(line.split(": ", 1) for line in lines if ": " in line)
+    first, meaning = _doc(kind)
     rows = []
     for field in msgspec.structs.fields(kind):
         default = (
@@ -61,7 +88,7 @@ def _page(kind: type[msgspec.Struct]) -> str:
             else field.default
         )
         shown = "required" if field.required else _plain(default)
-        rows.append(f"| `{field.encode_name}` | {_type(field.type)} | {shown} | {meaning.get(field.encode_name, '')} |")
+        rows.append(f"| `{field.encode_name}` | {_type(field.type)} | {shown} | {meaning[field.encode_name]} |")
     return (
         f"\n## {kind.__name__}\n\n{first}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
         + "\n".join(rows)
@@ -91,10 +118,12 @@ def _name(info: msgspec.inspect.Type) -> str:
         return f"list of {_name(info.item_type)}"
     if isinstance(info, msgspec.inspect.DictType):
         return f"mapping to {_name(info.value_type)}"
+    if isinstance(info, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+        name = "whole number" if isinstance(info, msgspec.inspect.IntType) else "number"
+        bounds = ((info.ge, "from"), (info.gt, "above"), (info.le, "to"))
+        return " ".join([name, *(f"{word} {bound:g}" for bound, word in bounds if bound is not None)])
     names = {
         "StrType": "text",
-        "IntType": "whole number",
-        "FloatType": "number",
         "BoolType": "true or false",
         "AnyType": "anything",
     }
