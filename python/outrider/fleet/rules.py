@@ -97,10 +97,12 @@ def _code(written: Written, name: str, agent: Agent) -> Iterator[str]:
 def _there(written: Written, name: str, agent: Agent, entry: str) -> Iterator[str]:
     """Needs, probes and ports as they are for the instance that fills `entry`."""
     here = agent_on(agent, entry)
-    for need in here.need_list():
+    own = agent.on_host().get(entry)
+    place: Place = ("needs",) if own is None or own.needs is None else ("hosts", entry, "needs")
+    for index, need in enumerate(here.need_list()):
         if need.agent not in written.fleet.agents:
             near = nearest(need.agent, written.fleet.agents)
-            yield written.at(name, ("needs",), f"needs `{need.agent}`, which no agent is called; {near}")
+            yield written.at(name, (*place, index), f"needs `{need.agent}`, which no agent is called; {near}")
     for index, probe in enumerate(default_probes(here) if here.probes is None else here.probes):
         port = probe_port(here, probe)
         if probe.type in ("http", "tcp", "zmq") and port not in here.ports:

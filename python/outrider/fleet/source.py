@@ -63,16 +63,16 @@ class Source:
 
     def _value(self, node: Node, place: Place) -> Any:
         self._marks.setdefault(place, (node.start_mark.line + 1, node.start_mark.column + 1))
+        self._repeated += id(node) in self._seen
+        if self._repeated > MAX_REPEATED:
+            raise self._refused(node, f"aliases unfold to more than {MAX_REPEATED} values")
+        self._seen.add(id(node))
         if isinstance(node, ScalarNode):
             return self._scalar(node)
         if node.tag not in _COLLECTIONS:
             raise self._refused(node, f"the tag {_short(node.tag)} is not allowed here")
         if id(node) in self._open:
             raise self._refused(node, "an alias inside the very value that it stands for")
-        self._repeated += id(node) in self._seen
-        if self._repeated > MAX_REPEATED:
-            raise self._refused(node, f"aliases unfold to more than {MAX_REPEATED} values")
-        self._seen.add(id(node))
         self._open.add(id(node))
         try:
             if isinstance(node, MappingNode):
