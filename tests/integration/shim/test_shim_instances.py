@@ -1,0 +1,85 @@
+"""What the shim does when instances die, hang, are commanded or cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from integration.shim.shim_host import ShimHost
+
+pytest_plugins = ("integration.shim.shim_host",)
+NAMES = ("Alpha", "Beta", "Gamma")
+
+
+def test_all_pass_at_their_version(serving: ShimHost) -> None:
+    found = serving.services()
+    assert {service.meta["version"] for service in found.values() if service.id.endswith("-1")} == {"v1"}
+    assert {f"{name}-1" for name in NAMES} <= found.keys()
+
+
+def test_a_killed_instance_leaves_lookups_at_once_and_comes_back(serving: ShimHost) -> None:
+    before = serving.pid("Alpha")
+    killed_at = time.monotonic()
+    os.kill(before, signal.SIGKILL)
+    serving.wait(lambda: not serving.served("Alpha"))
+    assert time.monotonic() - killed_at < 0.5
+    serving.wait(lambda: serving.passing("Alpha"))
+    report = serving.report("Alpha")
+    assert report
+    assert report.restarts == 1
+    assert report.pid != before
+
+
+def test_a_hanging_instance_is_suspected_until_it_answers_again(serving: ShimHost) -> None:
+    pid = serving.pid("Beta")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        serving.wait(lambda: serving.registered()["Beta-1"][0] == "critical")
+        assert serving.registered()["Beta-1"][1].startswith("probe:")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    serving.wait(lambda: serving.passing("Beta"))
+    assert serving.pid("Beta") == pid
+
+
+def test_stop_start_and_restart_by_command(serving: ShimHost) -> None:
+    first = serving.pid("Alpha")
+    serving.request("POST", "/v1/agents/Alpha/stop")
+    serving.wait(lambda: serving.registered()["Alpha-1"] == ("critical", "stopped: by request"))
+    serving.wait(lambda: not Path(f"/proc/{first}").exists())
+    serving.request("POST", "/v1/agents/Alpha-1/start")
+    serving.wait(lambda: serving.passing("Alpha"))
+    second = serving.pid("Alpha")
+    serving.request("POST", "/v1/agents/Alpha/restart")
+    serving.wait(lambda: (report := serving.report("Alpha")) and report.pid not in (None, second))
+    serving.wait(lambda: serving.passing(*NAMES))
+
+
+def test_what_is_placed_no_more_is_stopped_and_deregistered(serving: ShimHost) -> None:
+    pid = serving.pid("Gamma")
+    serving.unplace("Gamma")
+    serving.wait(lambda: "Gamma-1" not in serving.services() and not Path(f"/proc/{pid}").exists())
+    assert serving.passing("Alpha", "Beta")
+
+
+def test_an_instance_that_cannot_start_says_why_while_others_run(host: ShimHost) -> None:
+    host.configure(free_ports=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        small = host.small
+        secret = msgspec.structs.replace(small, secrets={"KEY": "/nonexistent/key"})
+        blocked = msgspec.structs.replace(small, ports={"main": port})
+        host.publish({"Alpha": small, "Beta": secret, "Gamma": blocked})
+        host.start()
+        host.wait(lambda: host.passing("Alpha"))
+        host.wait(lambda: "/nonexistent/key" in host.registered().get("Beta-1", ("", ""))[1])
+        reason = f"port {port} (main) is taken by"
+        host.wait(lambda: reason in host.registered().get("Gamma-1", ("", ""))[1])
+        assert {host.registered()[f"{name}-1"][0] for name in ("Beta", "Gamma")} == {"critical"}
