@@ -74,4 +74,5 @@ def _convert(kind: type, value: object) -> object:
     """What TOML has as a string and Config as a path."""
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(f"no way to read a {kind.__name__}")
+    # A ValueError becomes a ValidationError that names the key.
+    raise ValueError(f"Expected a path as `str`, got `{type(value).__name__}`")
