@@ -64,7 +64,10 @@ class Feed:
         self._on_members = on_members
         self._on_contact = on_contact
         self._loop = asyncio.get_running_loop()
-        self._prefixes_seen: set[str] = set()
+        self._agents: dict[str, AgentDoc] = {}
+        self._placements: dict[str, PlacementDoc] = {}
+        self._indexes: dict[str, int] = {}
+        self._lost = False
         self._members_stale = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._watches = [
@@ -112,21 +115,33 @@ class Feed:
     def _fleet_changed(self, reply: Reply) -> None:
         docs = kv.decode_docs(reply, FLEET, AgentDoc)
         self._report(docs.problems)
-        self.view.agents = {doc.name: doc for doc, _ in docs.docs.values()}
-        self._documents_changed(FLEET)
+        self._agents = {doc.name: doc for doc, _ in docs.docs.values()}
+        self._documents_changed(FLEET, reply.index)
 
     def _placement_changed(self, reply: Reply) -> None:
         docs = kv.decode_docs(reply, PLACEMENT, PlacementDoc)
         self._report(docs.problems)
-        self.view.placements = {doc.agent: doc for doc, _ in docs.docs.values()}
-        self._members_stale.set()
-        self._documents_changed(PLACEMENT)
+        self._placements = {doc.agent: doc for doc, _ in docs.docs.values()}
+        self._documents_changed(PLACEMENT, reply.index)
 
-    def _documents_changed(self, prefix: str) -> None:
-        self._prefixes_seen.add(prefix)
-        self.view.documents_read = len(self._prefixes_seen) == 2
-        if self.view.documents_read:
-            self._on_documents()
+    def _documents_changed(self, prefix: str, index: int) -> None:
+        """Pass both kinds on, unless one is missing altogether and nobody is known to have deleted it.
+
+        Deleting raises the index; a Consul that lost its data counts anew, and of our own first answer we cannot know.
+        No instance may end for that: what was read before stands until the documents are written again.
+        """
+        anew = index < self._indexes.get(prefix, index + 1)
+        self._indexes[prefix] = index
+        lost = (self._lost or anew) and not (self._agents and self._placements)
+        if lost and not self._lost and self.view.documents_read:
+            log.warning("Consul lost the fleet's documents: instances run on until they are published again")
+        self._lost = lost
+        if len(self._indexes) < 2 or lost:
+            return
+        self.view.agents, self.view.placements = self._agents, self._placements
+        self.view.documents_read = True
+        self._members_stale.set()
+        self._on_documents()
 
     def _critical_changed(self, reply: Reply) -> None:
         critical = tuple(services.critical(reply))

@@ -59,6 +59,8 @@ def test_a_wiped_consul_gets_everything_back(serving: ShimHost) -> None:
     before = pids(serving)
     serving.consul.wipe()
     serving.consul.start()
+    serving.wait(lambda: "lost the fleet's documents" in serving.log.read_text())
+    assert all(serving.served(name) for name in NAMES)
     serving.write()
     serving.wait(lambda: serving.passing(*NAMES))
     assert {service.meta["version"] for service in serving.services().values() if service.meta.get("agent")} == {"v1"}
