@@ -9,18 +9,15 @@ short_description: Check, publish and roll out a fleet of agents
 version_added: "0.1.0"
 description:
   - With O(state=validated) reads a fleet file, refuses it whole if anything is wrong, and returns it compiled.
-  - With O(state=present) writes it to Consul by check-and-set and waits until all that changed is well.
-    Only instances whose release, configuration or host changed restart, one of an agent at a time, needs first.
-    The first agent that fails gets its earlier documents back, and the run stops there.
+  - With O(state=present) writes it to Consul by check-and-set and waits until all that changed is well. Only what has
+    another release, configuration or host restarts, one instance of an agent at a time, needs first. The first agent
+    that fails gets its earlier documents back, and the run stops there.
   - With O(state=absent) drains and removes every agent that Consul holds.
   - A run that was broken off is finished by running it again; two at once are excluded by a lock in Consul.
-requirements: [outrider]
 options:
   path: {description: "Fleet file, with O(state=validated).", type: path}
   hosts:
-    description:
-      - Hosts that may run agents, each C(name), C(address), C(groups), C(labels), C(cpu), C(memory_mib), C(gpus_mib).
-        By default those that the definition was validated against.
+    description: "By default the definition's; each C(name), C(address), C(groups), C(labels) and what it has."
     type: list
     elements: dict
   definition: {description: "The compiled fleet, as O(state=validated) returned it.", type: dict}
@@ -37,6 +34,7 @@ options:
 attributes:
   check_mode: {support: full, description: "Predicts the changes; against nothing, with a warning, without Consul."}
   diff_mode: {support: full, description: Both documents of every agent that changes. Secret-looking values are hidden.}
+requirements: [outrider]
 author: [The Outrider authors]
 """
 

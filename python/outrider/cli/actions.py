@@ -1,59 +1,114 @@
-"""Commands that change what runs: start, stop, restart."""
+"""`outrider start|stop|restart`: tell the shim, then wait until it is so."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Mapping
+from urllib.parse import quote
 
-from outrider.cli.output import print_json
+import msgspec
+
+from outrider.cli.output import Progress, count, print_json
+from outrider.cli.parser import UsageError
 from outrider.cli.shim_client import ShimClient
-from outrider.errors import EXIT_FAILED, EXIT_USAGE
+from outrider.cli.suggest import unknown
+from outrider.errors import EXIT_FAILED
 from outrider.host.reports import ActionReport, InstanceReport, StatusReport
 
-WAIT_S = 60.0
+POLL_S = 0.05
+DRAIN_S = 120.0
+Instances = Mapping[str, InstanceReport]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """`--json` of an action. `left`: instances that are not as asked, and how they are. `took_s`: seconds waited."""
+
+    action: str
+    instances: tuple[str, ...]
+    left: dict[str, str]
+    took_s: float
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Answer to a shutdown."""
+
+    stopped: bool
 
 
 def act(args: argparse.Namespace) -> int:
-    """Tell, then wait until it is so."""
+    """Tell, then wait until it is so. Exit code 1 if it is not in time; what was asked for then still holds."""
     client = ShimClient(args.runtime)
+    if args.action == "stop" and args.all == bool(args.name):
+        raise UsageError("stop takes the name of an agent or an instance, or --all", hint="outrider stop MemoryClient")
     if args.action == "stop" and args.all:
-        client.post("/v1/shutdown", dict, timeout_s=120.0)
-        print_json({"stopped": True}) if args.json else print(
-            "all instances of this host are stopped, the shim has ended"
-        )
-        return 0
-    if not args.name:
-        print(f"outrider {args.action}: which agent or instance?")
-        return EXIT_USAGE
-    before = {item.instance: item for item in client.get("/v1/status", StatusReport).instances}
-    report = client.post(f"/v1/agents/{args.name}/{args.action}", ActionReport)
-    done = args.no_wait or _wait(client, report, before, quiet=args.json)
-    if args.json:
-        print_json(report)
-    return 0 if done else EXIT_FAILED
-
-
-def _wait(client: ShimClient, report: ActionReport, before: dict[str, InstanceReport], quiet: bool) -> bool:
-    """Wait until every instance is as asked. False after a minute, naming what is not."""
-    left = set(report.instances)
+        return _shut_down(client, as_json=args.json)
+    report = client.get("/v1/status", StatusReport)
+    if not any(args.name in (item.agent, item.instance) for item in report.instances):
+        raise unknown(args.name, report)
+    before = {item.instance: item for item in report.instances}
     began = time.monotonic()
-    while left and time.monotonic() - began < WAIT_S:
+    told = client.post(f"/v1/agents/{quote(args.name)}/{args.action}", ActionReport)
+    left = _wait(client, told, before, args) if args.wait else {}
+    if args.json:
+        print_json(Done(told.action, told.instances, left, round(time.monotonic() - began, 3)))
+    elif not args.wait:
+        print(f"{told.action} is asked for: {', '.join(told.instances)}")
+    for name, how in () if args.json else left.items():
+        print(f"outrider: {name} is not there after {args.timeout:.0f} s: {how}\n  see `outrider logs {name}`",
+              file=sys.stderr)  # fmt: skip
+    return EXIT_FAILED if left else 0
+
+
+def _shut_down(client: ShimClient, *, as_json: bool) -> int:
+    report = client.get("/v1/status", StatusReport)
+    here = [item for item in report.instances if item.pid is not None]
+    progress = Progress(quiet=as_json)
+    progress.show(f"draining this host, stopping {count(len(here), 'instance')} ...")
+    ended = client.post("/v1/shutdown", Ended, DRAIN_S)
+    progress.clear()
+    print_json(ended) if as_json else print(
+        f"{count(len(here), 'instance')} of this host stopped and deregistered, the shim has ended"
+    )
+    return 0 if ended.stopped else EXIT_FAILED
+
+
+def _wait(client: ShimClient, told: ActionReport, before: Instances, args: argparse.Namespace) -> dict[str, str]:
+    """Wait until every instance is as asked; returns those that are not, and how they are."""
+    left = dict.fromkeys(told.instances, "unknown")
+    began = time.monotonic()
+    progress = Progress(quiet=args.json)
+    while True:
         now = {item.instance: item for item in client.get("/v1/status", StatusReport).instances}
-        for instance in sorted(left):
-            if _reached(report.action, now.get(instance), before.get(instance)):
-                left.discard(instance)
-                if not quiet:
-                    print(f"{instance}: {now[instance].status} after {time.monotonic() - began:.1f} s")
-        time.sleep(0.05 if left else 0)
-    for instance in sorted(left):
-        print(f"{instance}: not yet; `outrider logs {instance}` may tell why")
-    return not left
+        took_s = time.monotonic() - began
+        for name in sorted(left):
+            left[name] = _how(now.get(name))
+            if reached(told.action, now.get(name), before.get(name)):
+                del left[name]
+                progress.clear()
+                if not args.json:
+                    print(f"{name}: {now[name].status} after {took_s:.2f} s", flush=True)
+        if not left or took_s > args.timeout:
+            progress.clear()
+            return left
+        progress.show(f"{took_s:4.1f} s  " + ", ".join(f"{name}: {how}" for name, how in sorted(left.items()))[:70])
+        time.sleep(POLL_S)
 
 
-def _reached(action: str, now: InstanceReport | None, before: InstanceReport | None) -> bool:
+def _how(item: InstanceReport | None) -> str:
+    if item is None:
+        return "gone"
+    return f"{item.status}, {item.detail}" if item.detail not in ("", item.status) else item.status
+
+
+def reached(action: str, now: InstanceReport | None, before: InstanceReport | None) -> bool:
+    """Whether an instance is as the action wants it. After a restart it must be another process, or passing anew."""
     if now is None:
         return False
     if action == "stop":
         return now.status == "stopped"
-    other = before is None or now.pid != before.pid or now.since > before.since
-    return now.status == "passing" and (action == "start" or other)
+    if action == "start":
+        return now.status == "passing"
+    anew = before is None or now.pid != before.pid or now.since > before.since
+    return now.status == "passing" and anew

@@ -3,71 +3,111 @@
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from outrider.cli.output import console, print_json, table
+from outrider.cli import consul_checks, host_checks
+from outrider.cli.output import console, count, print_json, table
 from outrider.cli.shim_client import ShimClient
-from outrider.discovery.reader import Catalogue
+from outrider.cli.where import config_file, config_of
 from outrider.errors import EXIT_FAILED, OutriderError
-from outrider.host.reports import DoctorReport, Finding
+from outrider.host.config import Config
+from outrider.host.reports import DoctorReport, Finding, StatusReport
 
-OPEN_FILES = 1024
-FREE_BYTES = 256 * 2**20
+if TYPE_CHECKING:
+    from rich.text import Text
+
+LAST_LINES = 20
+LAST_LINE_LENGTH = 200
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Look at everything; exit 1 if something is wrong."""
+    """Look at everything; exit code 1 if something is wrong."""
     findings = list(examine(args.runtime))
+    wrong = [finding for finding in findings if not finding.ok]
     if args.json:
-        print_json(findings)
+        print_json(DoctorReport(host_checks.host_name(), tuple(findings)))
     else:
-        rows = [[("ok" if f.ok else "WRONG"), f.check, f.found, f.mend] for f in findings]
-        console().print(table(["", "check", "found", "mend"], rows))
-    return 0 if all(finding.ok for finding in findings) else EXIT_FAILED
+        _show(findings, wrong)
+    return EXIT_FAILED if wrong else 0
 
 
 def examine(runtime: Path) -> Iterator[Finding]:
-    """From the ground up: folder, limits, catalogue, shim, and what the shim itself sees."""
-    if not runtime.is_dir():
-        yield Finding("runtime folder", False, f"{runtime} is not there", "start the shim, or name it with --runtime")
-        return
-    yield Finding("runtime folder", True, str(runtime))
-    yield from _limits(runtime)
-    yield _catalogue(runtime)
+    """From the ground up: the machine, its folder, the shim, Consul, the agents."""
+    client = ShimClient(runtime)
+    config, finding = _config(runtime)
+    yield finding
+    yield from host_checks.machine(runtime, config)
+    yield from host_checks.folder(runtime)
     try:
-        report = ShimClient(runtime).get("/v1/doctor", DoctorReport)
+        report = client.get("/v1/doctor", DoctorReport)
     except OutriderError as error:
-        yield Finding("shim", False, error.message, "start it: `make demo`, or systemctl start outriderd")
+        reason = error.message
+        mend = "start it: `make demo` in a checkout, `systemctl start outriderd` elsewhere; or name it with --runtime"
+        yield Finding("shim", False, reason, mend)
+        yield from consul_checks.consul_findings(runtime, config)
+        if config:
+            yield from host_checks.ports(config)
         return
     yield Finding("shim", True, f"answers for host {report.host}")
-    yield from report.findings
+    yield from consul_checks.consul_findings(runtime, config)
+    # What the shim says of Consul is said above already, unless it sees less than we do.
+    told = [finding for finding in report.findings if not (finding.check == "consul" and finding.ok)]
+    yield from (_with_last_line(client, finding) for finding in told)
+    yield from _moved_ports(client, config, runtime)
 
 
-def _limits(runtime: Path) -> Iterator[Finding]:
-    free = shutil.disk_usage(runtime).free
-    mend = "make room: the catalogue and every agent's state are written there"
-    yield Finding(
-        "disk", free > FREE_BYTES, f"{free / 2**30:.1f} GiB free under {runtime}", "" if free > FREE_BYTES else mend
-    )
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = soft >= OPEN_FILES or soft == resource.RLIM_INFINITY
-    yield Finding("open files", enough, f"limit {soft}", "" if enough else f"ulimit -n {OPEN_FILES} or more")
-    writable = os.access(runtime, os.R_OK | os.X_OK)
-    yield Finding(
-        "rights", writable, f"{runtime} is {'' if writable else 'not '}readable", "" if writable else "join its group"
-    )
-
-
-def _catalogue(runtime: Path) -> Finding:
+def _config(runtime: Path) -> tuple[Config | None, Finding]:
+    file = config_file(runtime)
+    if file is None:
+        mend = "run site.yml, which writes it (the demo: `make demo`); or name the shim with --runtime"
+        return None, Finding("configuration", False, f"no outriderd.toml belongs to {runtime}", mend)
     try:
-        catalogue = Catalogue(runtime)
-        count, age = len(catalogue.names()), catalogue.age_s
+        return config_of(runtime), Finding("configuration", True, str(file))
     except OutriderError as error:
-        return Finding("catalogue", False, error.message, error.hint)
-    fresh = age < 5
-    mend = "" if fresh else "Consul or the shim is away; lookups still answer from this snapshot"
-    return Finding("catalogue", fresh, f"{count} agents, confirmed {age:.1f} s ago", mend)
+        return None, Finding("configuration", False, error.message, error.hint or "run site.yml: it writes this file")
+
+
+def _with_last_line(client: ShimClient, finding: Finding) -> Finding:
+    """An instance that is ill, with the last line that it wrote."""
+    if finding.ok or not finding.mend.startswith("outrider logs "):
+        return finding
+    try:
+        with client.request("GET", f"/v1/logs/{quote(finding.check)}?lines={LAST_LINES}") as reply:
+            lines = [line.strip() for line in reply.read().decode(errors="replace").splitlines() if line.strip()]
+    except (OutriderError, OSError):
+        lines = []
+    said = f"; it last wrote: {lines[-1][:LAST_LINE_LENGTH]}" if lines else "; it wrote nothing"
+    return Finding(finding.check, False, finding.found + said, finding.mend)
+
+
+def _moved_ports(client: ShimClient, config: Config | None, runtime: Path) -> Iterator[Finding]:
+    if config is None:
+        return
+    try:
+        status = client.get("/v1/status", StatusReport)
+    except OutriderError:
+        return  # it went meanwhile
+    instances = {item.instance: item for item in status.instances}
+    yield from consul_checks.moved_ports(runtime, config.host, instances)
+
+
+def _show(findings: Iterable[Finding], wrong: list[Finding]) -> None:
+    out = console()
+    rows: list[list[str | Text]] = [[_mark(finding), finding.check, finding.found] for finding in findings]
+    out.print(table(["", "check", "found"], rows, wrap=("found",)))
+    out.print()
+    if not wrong:
+        out.print("nothing is wrong on this host", style="green")
+        return
+    out.print(f"{count(len(wrong), 'thing')} to mend:", style="bold red")
+    for finding in wrong:
+        out.print(f"  {finding.check}: {finding.mend or 'see above'}", markup=False, soft_wrap=True)
+
+
+def _mark(finding: Finding) -> Text:
+    from rich.text import Text
+
+    return Text("ok", style="green") if finding.ok else Text("WRONG", style="bold red")

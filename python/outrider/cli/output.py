@@ -1,45 +1,64 @@
-"""How answers look: tables for people, JSON for programs."""
+"""How answers look: tables for people, JSON for programs, one line of progress on a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+# rich costs 100 ms of imports, which a command that prints no table does not pay.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-from outrider.host.reports import InstanceReport, StatusReport
-
-COLOURS = {"passing": "green", "warning": "yellow", "starting": "yellow", "critical": "red", "parked": "red"}
+COLOURS = {"passing": "green", "warning": "yellow", "starting": "yellow", "stopped": "dim"}
+PIPE_COLUMNS = 120
 
 
 def console() -> Console:
-    """Standard output; 120 columns when it is no terminal, so that a pipe gets whole lines."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    """Standard output. A pipe gets whole lines: 120 columns, or as many as $COLUMNS says."""
+    import os
+
+    from rich.console import Console
+
+    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if fixed else PIPE_COLUMNS, highlight=False, soft_wrap=False)
 
 
-def print_json(value: Any) -> None:
-    """`value` on standard output, indented."""
-    print(msgspec.json.format(msgspec.json.encode(value)).decode())
+def print_json(value: Any, *, lines: bool = False) -> None:
+    """`value` on standard output, indented, or as one line of several."""
+    import msgspec
+
+    encoded = msgspec.json.encode(value)
+    print((encoded if lines else msgspec.json.format(encoded)).decode(), flush=lines)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A plain table: no frame, headings in capitals."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, wrap: Sequence[str] = ("detail",)) -> Table:
+    """A plain table: no frame, headings in capitals. `wrap`: columns that may take several lines."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(column.upper(), no_wrap=column != "detail", overflow="ellipsis")
+        made.add_column(column.upper(), no_wrap=column not in wrap, overflow="fold" if column in wrap else "ellipsis")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(_text(cell) for cell in row))
     return made
+
+
+def _text(cell: str | Text) -> Text:
+    """A string as it is: rich would take square brackets in it for markup."""
+    from rich.text import Text
+
+    return Text(cell) if isinstance(cell, str) else cell
 
 
 def status_text(status: str) -> Text:
     """A status in its colour."""
-    return Text(status, style=COLOURS.get(status, "dim"))
+    from rich.text import Text
+
+    return Text(status, style=COLOURS.get(status, "bold red"))
 
 
 def ago(since: float) -> str:
@@ -53,33 +72,37 @@ def ago(since: float) -> str:
     return f"{seconds:.0f}s"
 
 
-def summary_line(report: StatusReport) -> Text:
-    """The fleet in one line."""
-    summary = report.summary
-    well = summary.passing == summary.instances
-    line = Text(f"fleet {report.fleet}: ")
-    line.append(f"{summary.passing}/{summary.instances} instances pass", style="green" if well else "bold red")
-    line.append(f", {summary.agents} agents on {summary.hosts} host{'s' if summary.hosts != 1 else ''}")
-    if summary.consul != "reachable":
-        line.append(", Consul does not answer", style="bold red")
-    return line
+def count(number: int, thing: str) -> str:
+    """1 host, 2 hosts."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
-def instances_table(reports: Iterable[InstanceReport]) -> Table:
-    """One line an instance, those with a problem first."""
-    ordered = sorted(reports, key=lambda report: (report.status == "passing", report.instance))
-    detail = any(report.status != "passing" for report in ordered)
-    columns = ["instance", "host", "address", "status", "role", "version", "since"] + (["detail"] if detail else [])
-    rows = []
-    for report in ordered:
-        row: list[str | Text] = [
-            report.instance,
-            report.host,
-            f"{report.address}:{report.port}" if report.port else "-",
-            status_text(report.status),
-            report.role,
-            report.version,
-            ago(report.since),
-        ]
-        rows.append([*row, report.detail if report.status != "passing" else ""] if detail else row)
-    return table(columns, rows)
+def clipped(rows: Sequence[Sequence[str | Text]], width: int, headings: Sequence[str]) -> list[list[str | Text]]:
+    """`rows` with the last cell, a string, cut so that each fits into one line of `width` columns."""
+    taken = 0
+    for index, heading in enumerate(headings[:-1]):
+        taken += max(len(heading), *(len(row[index]) for row in rows), 0) + 2
+    room = max(width - taken, len(headings[-1]), 8)
+    short = (str(row[-1]) for row in rows)
+    cut = [text if len(text) <= room else text[: room - 3].rstrip(", ") + "..." for text in short]
+    return [[*row[:-1], text] for row, text in zip(rows, cut, strict=True)]
+
+
+class Progress:
+    """One line of stderr that is written over. Nothing where stderr is no terminal."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._on = sys.stderr.isatty() and not quiet
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Replace the line."""
+        if self._on and text != self._shown:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            self._shown = text
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._shown = ""

@@ -41,30 +41,44 @@ class ShimClient:
     """The shim whose runtime folder is `runtime`. Raises ShimUnreachable if none answers there."""
 
     def __init__(self, runtime: Path) -> None:
-        self._path = runtime / "outriderd.sock"
+        self.path = runtime / "outriderd.sock"
 
-    def get(self, path: str, kind: type[T]) -> T:
+    def get(self, path: str, kind: type[T], timeout_s: float = 10.0) -> T:
         """GET a JSON answer."""
-        return msgspec.json.decode(self.request("GET", path).read(), type=kind)
+        return self._decoded("GET", path, kind, timeout_s)
 
     def post(self, path: str, kind: type[T], timeout_s: float = 30.0) -> T:
         """POST, with a JSON answer."""
-        return msgspec.json.decode(self.request("POST", path, timeout_s).read(), type=kind)
+        return self._decoded("POST", path, kind, timeout_s)
 
     def request(self, method: str, path: str, timeout_s: float | None = 10.0) -> http.client.HTTPResponse:
         """One request; the answer may be read as it comes. Raises the error that the shim answers with."""
-        connection = _Connection(self._path, timeout_s)
+        connection = _Connection(self.path, timeout_s)
         try:
             connection.request(method, path)
             reply = connection.getresponse()
-        except OSError as error:
-            raise ShimUnreachable(
-                f"no shim answers at {self._path}: {error.strerror or error}",
-                hint="is it running? `outrider doctor` looks; --runtime names another folder",
-            ) from error
+            body = reply.read() if reply.status >= 400 else b""
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
         if reply.status >= 400:
-            raise _error(reply.status, reply.read())
+            raise _error(reply.status, body)
         return reply
+
+    def _decoded(self, method: str, path: str, kind: type[T], timeout_s: float) -> T:
+        reply = self.request(method, path, timeout_s)
+        try:
+            return msgspec.json.decode(reply.read(), type=kind)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        except msgspec.MsgspecError as error:
+            hint = "are the shim and this command of the same release? `outrider doctor` looks"
+            raise OutriderError(f"the shim's answer to {path} is not readable: {error}", hint=hint) from error
+
+    def _unreachable(self, error: Exception) -> ShimUnreachable:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        hint = "`outrider doctor` tells what is wrong here; --runtime names another shim's folder"
+        return ShimUnreachable(f"no shim answers at {self.path}: {reason}", hint=hint)
 
 
 def _error(status: int, body: bytes) -> OutriderError:

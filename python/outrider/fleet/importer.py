@@ -135,7 +135,7 @@ class _File:
         )
 
     def _name(self, name: str, place: Place) -> str:
-        plain = WORD.sub("-", name).strip("-_")[:63] or "agent"
+        plain = WORD.sub("-", name)[:63].strip("-_") or "agent"
         if plain != name:
             self._say(place, f"`{name}` is no agent name here; it is called {plain}")
         return plain

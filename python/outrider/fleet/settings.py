@@ -37,8 +37,10 @@ def read_settings(source: Source, raw: Any, warnings: list[str]) -> Settings:
             warnings.append(source.at((*place, key), f"`{key}` is not known here and is not imported"))
     limits = _Numbers(source, parts.get("resource_limits"), (*place, "resource_limits"), warnings)
     health = _Numbers(source, parts.get("health_checks"), (*place, "health_checks"), warnings)
-    percent, memory_mib, threads = (limits.take(key) for key in ("cpu_percent", "memory_mb", "max_threads"))
-    interval_s, timeout_s, failures = (health.take(key) for key in ("interval_seconds", "timeout_seconds", "retries"))
+    percent = limits.take("cpu_percent", 0.1, 1e6)
+    memory_mib, threads = limits.take("memory_mb", 1, 1e9), limits.take("max_threads", 1, 1e6)
+    interval_s, timeout_s = health.take("interval_seconds", 0.05, 3600), health.take("timeout_seconds", 0.01, 3600)
+    failures = health.take("retries", 1, 1000)
     limits.rest()
     health.rest()
     if interval_s:
@@ -73,7 +75,7 @@ def environment_of(source: Source, raw: Any, place: Place, warnings: list[str]) 
 
 
 class _Numbers:
-    """A mapping of positive numbers, taken one by one; what is left is reported."""
+    """A mapping of numbers, taken one by one; what is left is reported."""
 
     def __init__(self, source: Source, raw: Any, place: Place, warnings: list[str]) -> None:
         self._source, self._place, self._warnings = source, place, warnings
@@ -81,13 +83,15 @@ class _Numbers:
         if raw is not None and not isinstance(raw, dict):
             warnings.append(source.at(place, f"found {raw!r}, expected a mapping; not imported"))
 
-    def take(self, key: str) -> float | None:
+    def take(self, key: str, least: float, most: float) -> float | None:
         value = self._raw.pop(key, None)
         if value is None:
             return None
-        if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", str(value).strip()) and float(value) > 0:
-            return float(value)
-        self._warnings.append(self._source.at((*self._place, key), f"{value!r} is no number above 0; not carried"))
+        number = float(str(value).strip()) if re.fullmatch(r"\s*\d{1,12}(\.\d{1,9})?\s*", str(value)) else -1
+        if least <= number <= most:
+            return number
+        text = f"{value!r} is no number from {least:g} to {most:g}; not carried"
+        self._warnings.append(self._source.at((*self._place, key), text))
         return None
 
     def rest(self) -> None:

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
-from outrider.errors import ConsulConflict, ConsulDenied, ConsulError, Locked, RolloutFailed
+from outrider.errors import ConsulConflict, ConsulDenied, ConsulError, Locked
 from outrider.migration.changes import AgentChange, Documents, Goal
 from outrider.migration.diff import summary
+from outrider.migration.report import Report, failure, gave_up
+from outrider.migration.situation import Done, Failed, Situation, Step, Write
 from outrider.migration.stages import Stage, stages
-from outrider.migration.steps import Done, Failed, Situation, Step, Write, next_step
+from outrider.migration.steps import next_step
 from outrider.migration.store import Seen
 
 TICK_S = 0.5
@@ -50,14 +52,6 @@ class Progress(Struct):
     since: float
 
 
-class Report(Struct):
-    """What a rollout did."""
-
-    operations: list[str] = field(default_factory=list)
-    restarted: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
 class Driver:
     """One rollout. Use `run` once."""
 
@@ -78,7 +72,7 @@ class Driver:
         for stage in stages(found, parallel):
             self._run_stage(stage, goals, by_name)
             if self._failed:
-                raise self._failure(by_name)
+                raise failure(self._failed, by_name, self._arrived, self.report)
         return self.report
 
     def _run_stage(self, stage: Stage, goals: Mapping[str, Goal], found: Mapping[str, AgentChange]) -> None:
@@ -178,7 +172,7 @@ class Driver:
         if self._conflicts > MAX_CONFLICTS:
             raise error
         if trouble_s > PATIENCE_S:
-            raise self._gave_up(error, trouble_s)
+            raise gave_up(error, trouble_s, len(self._arrived))
         try:
             self._store.wait(TICK_S)
             self._store.read()
@@ -186,27 +180,3 @@ class Driver:
             raise
         except ConsulError:
             self._trouble_since = now if self._trouble_since is None else self._trouble_since
-
-    def _gave_up(self, error: ConsulError, trouble_s: float) -> ConsulError:
-        """The same error, with what it means for the rollout."""
-        return type(error)(
-            f"Consul has not worked for {trouble_s:.0f} s, {len(self._arrived)} agents are rolled out: {error.message}",
-            status=error.status,
-            hint="every agent's documents are whole; a full disk on a Consul server or a lost quorum stops all writes: "
-            "see the servers' log, mend it and run again",
-        )
-
-    def _failure(self, found: Mapping[str, AgentChange]) -> RolloutFailed:
-        lines = []
-        for name, failed in self._failed.items():
-            back = "removed again" if found[name].kind == "added" else "put back as it was"
-            lines.append(f"{name}: {failed.instance} on {failed.host} is not well: {failed.why}; {name} was {back}")
-        left = [
-            name
-            for name, change in found.items()
-            if change.kind != "unchanged" and name not in self._arrived | self._failed.keys()
-        ]
-        done = f"done: {len(self._arrived)} agents; not reached: {', '.join(left) or 'none'}"
-        first = next(iter(self._failed.values()))
-        hint = f"see `outrider logs {first.instance}` on {first.host}; mend it and run again"
-        return RolloutFailed("\n".join([*lines, done]), done=self.report.operations, not_done=left, hint=hint)

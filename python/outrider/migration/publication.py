@@ -21,7 +21,8 @@ from outrider.migration.compile import (
     read_hosts,
 )
 from outrider.migration.diff import Shown, shown, summary
-from outrider.migration.driver import Driver, Report
+from outrider.migration.driver import Driver
+from outrider.migration.report import Report
 from outrider.migration.store import ConsulStore, Seen
 from outrider.registry.address import Address
 from outrider.registry.client import connect
@@ -122,7 +123,11 @@ def publish(target: Target, order: Order) -> Result:
     """
     started = time.monotonic()
     consul = connect(target.address())
-    ConsulStore(consul).read()
+    store = ConsulStore(consul)
+    found = changes(store.read(), _goals(order, store.docs))
+    if all(change.kind == "unchanged" for change in found):
+        # No lock: it costs Consul four writes, and a run that changes nothing disturbs nobody.
+        return _result(found, Report(warnings=_unwell(store, found)), time.monotonic() - started)
     with RunLock(consul, RUN_LOCK, _who()) as lock:
         store = ConsulStore(consul, lock)
         wanted = _goals(order, store.read())

@@ -168,7 +168,7 @@ core:
         "C = ${X} is for the old layout",
         "PYTHONPATH = /app is for the old layout",
         "`D` = [1] is no variable",
-        "'lots' is no number above 0",
+        "'lots' is no number from 1",
         "`disks` is not known here",
         "`colour` is not known here",
         "`error_port` is not known here and is not imported",
@@ -267,6 +267,21 @@ def test_agents_with_anything_in_them_are_read(
     # What is left is for a person to decide: agents with one port, or names that Consul cannot tell apart.
     kinds = ("is already", "would be one service", "Consul's own servers")
     assert [problem for problem in problems_of(path) if not any(kind in problem for kind in kinds)] == []
+
+
+def test_what_only_some_of_a_group_have_is_not_given_to_all(tmp_path: Path) -> None:
+    first, second = tmp_path / "main.yaml", tmp_path / "pc2.yaml"
+    first.write_text("global_settings: {environment: {E: 1}}\n"
+                     "g: {A: {script_path: a, port: 1}, B: {script_path: b, port: 2}}")  # fmt: skip
+    second.write_text("global_settings: {environment: {F: 2}}\n"
+                      "g: {C: {script_path: c, port: 1}, D: {script_path: d, port: 2}}")  # fmt: skip
+    made = document(import_files([first, second]), "x")
+    made["defaults"]["module"] = "m"
+    out = tmp_path / "fleet.yml"
+    out.write_text(to_yaml(made))
+    fleet = load_fleet(out)
+    assert [agent.environment for agent in fleet.agents.values()] == [{"E": "1"}, {"E": "1"}, {"F": "2"}, {"F": "2"}]
+    assert [list(agent.on_host()) for agent in fleet.agents.values()] == [["main"], ["main"], ["pc2"], ["pc2"]]
 
 
 def problems_of(path: Path) -> list[str]:

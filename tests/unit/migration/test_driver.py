@@ -12,7 +12,8 @@ from outrider.errors import ConsulConflict, ConsulDenied, ConsulError, ConsulUnr
 from outrider.fleet.spec import Agent, Host
 from outrider.migration.changes import Documents, changes, goals
 from outrider.migration.compile import Definition
-from outrider.migration.driver import PATIENCE_S, Driver, Report
+from outrider.migration.driver import PATIENCE_S, Driver
+from outrider.migration.report import Report
 from outrider.migration.store import Seen
 
 HOSTS = (Host("one"),)

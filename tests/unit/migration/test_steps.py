@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from outrider.fleet.placement import Slot
 from outrider.fleet.spec import Agent, Mode
 from outrider.migration.changes import Documents, Goal
-from outrider.migration.steps import Done, Failed, Situation, Wait, Write, next_step
+from outrider.migration.situation import Done, Failed, Situation, Wait, Write
+from outrider.migration.steps import next_step
 from outrider.migration.store import Seen
 from outrider.registry.layout import AgentDoc, Placed, PlacementDoc
 
