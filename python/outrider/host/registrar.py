@@ -57,6 +57,7 @@ class Registrar:
         self._sent: dict[str, Service] = {}
         self._dirty: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
+        self._sending: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
         self.complete = False  # True once everything this host should run is wanted; only then is the rest removed
@@ -123,16 +124,30 @@ class Registrar:
             service_id = await self._dirty.get()
             self._queued.discard(service_id)
             try:
-                await self._send(service_id)
-            except NotRegistered:
-                self._sent.pop(service_id, None)
-                self._enqueue(service_id)
-            except ConsulError as error:
-                log.debug("%s: %s", service_id, error.message)
-                await self._escalate(service_id)
+                # Two writes about one service on their way at once may arrive in either order.
+                if service_id not in self._sending:
+                    await self._send_in_turn(service_id)
+            except Exception:
+                log.exception("%s: a defect while registering it", service_id)
                 asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, service_id)
             finally:
                 self._dirty.task_done()
+
+    async def _send_in_turn(self, service_id: str) -> None:
+        self._sending.add(service_id)
+        try:
+            await self._send(service_id)
+        except NotRegistered:
+            self._sent.pop(service_id, None)
+        except ConsulError as error:
+            log.debug("%s: %s", service_id, error.message)
+            await self._escalate(service_id)
+            asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, service_id)
+            return
+        finally:
+            self._sending.discard(service_id)
+        if self._wanted.get(service_id) != self._sent.get(service_id):  # wanted otherwise while it was sent
+            self._enqueue(service_id)
 
     async def _send(self, service_id: str) -> None:
         """One write, or two for a status that changed along with the definition; none if all was sent before."""
@@ -193,6 +208,8 @@ class Registrar:
                 await self.audit()
             except ConsulError as error:
                 log.debug("audit: %s", error.message)
+            except Exception:
+                log.exception("a defect in the audit; the next one follows")
 
     async def audit(self) -> None:
         """Compare with what the Consul agent holds: send what it lost, remove what nobody wants."""
