@@ -203,4 +203,7 @@ class Shim:
                     await self.registrar.beat()
             except ConsulError as error:
                 log.debug("tick: %s", error.message)
-            rotate(self.config.log_dir)
+            except Exception:
+                # Without this tick the host's check runs out and every instance leaves the routing.
+                log.exception("a defect in the tick; the next one follows")
+            await asyncio.get_running_loop().run_in_executor(self._executor, rotate, self.config.log_dir)

@@ -166,6 +166,8 @@ class Feed:
                 await self._read_members()
             except ConsulError as error:
                 self._on_contact(Contact(ok=False, known_leader=False, error=error.message, at=time.monotonic()))
+            except Exception:
+                log.exception("a defect while reading the hosts' services; they are read again")
             # Registrations come in bursts; one read serves all that fall into this window.
             await asyncio.sleep(SETTLE_S)
 
