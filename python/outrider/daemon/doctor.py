@@ -28,8 +28,11 @@ def _findings(shim: Shim) -> Iterator[Finding]:
             "consul", False, f"{at} does not answer with a leader; {known}", "start the Consul agent of this host"
         )
     documents = len(shim.feed.view.agents)
-    mend = "" if documents else "publish the fleet: run playbooks/site.yml"
-    yield Finding("documents", bool(documents), f"{documents} agents are published in Consul", mend)
+    published = documents > 0 and not shim.feed.documents_lost
+    found = f"{documents} agents are published in Consul"
+    if shim.feed.documents_lost:
+        found = f"Consul lost the documents; {documents} agents are kept as they were"
+    yield Finding("documents", published, found, "" if published else "publish the fleet: run playbooks/site.yml")
     ill = [local for local in shim.locals.values() if local.status not in ("passing", "warning", "stopped")]
     yield Finding("instances", not ill, f"{len(shim.locals) - len(ill)} of {len(shim.locals)} instances here are well")
     for local in ill:

@@ -32,6 +32,8 @@ CRITICAL_PATH = "/v1/health/state/critical"
 # Newer Consul feeds health watches from followers (75 ms later) unless the query is sorted by distance.
 CRITICAL_PARAMS = {"near": "_agent"}
 SETTLE_S = 0.1
+# After Consul lost the documents they come back in several transactions: none is acted on before all had time to come.
+REPUBLISH_S = 2.0
 REREAD_S = 30.0
 
 
@@ -67,7 +69,8 @@ class Feed:
         self._agents: dict[str, AgentDoc] = {}
         self._placements: dict[str, PlacementDoc] = {}
         self._indexes: dict[str, int] = {}
-        self._lost = False
+        self.documents_lost = False
+        self._returning: asyncio.TimerHandle | None = None
         self._members_stale = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._watches = [
@@ -132,11 +135,22 @@ class Feed:
         """
         anew = index < self._indexes.get(prefix, index + 1)
         self._indexes[prefix] = index
-        lost = (self._lost or anew) and not (self._agents and self._placements)
-        if lost and not self._lost and self.view.documents_read:
+        was_lost = self.documents_lost
+        self.documents_lost = (was_lost or anew) and not (self._agents and self._placements)
+        if self.documents_lost and not was_lost and self.view.documents_read:
             log.warning("Consul lost the fleet's documents: instances run on until they are published again")
-        self._lost = lost
-        if len(self._indexes) < 2 or lost:
+        if len(self._indexes) < 2 or self.documents_lost:
+            return
+        if self._returning or (was_lost and self.view.documents_read):
+            if self._returning:
+                self._returning.cancel()
+            self._returning = self._loop.call_later(REPUBLISH_S, self._pass_documents_on)
+            return
+        self._pass_documents_on()
+
+    def _pass_documents_on(self) -> None:
+        self._returning = None
+        if self.documents_lost:
             return
         self.view.agents, self.view.placements = self._agents, self._placements
         self.view.documents_read = True
