@@ -4,7 +4,6 @@
     |-- FleetError              the fleet file is refused; carries every problem found
     |-- ReleaseError            code of an agent could not be fetched, verified or unpacked
     |-- UnknownAgent            no agent of that name is declared
-    |-- NoInstances             the agent is declared, but nothing serves it now
     |-- CatalogueError          the catalogue file is missing, corrupt or of another version
     |-- ShimUnreachable         no shim answers on this host
     |-- HostError               something on this host is wrong: a port, a folder, a process
@@ -54,10 +53,6 @@ class ReleaseError(OutriderError):
 
 class UnknownAgent(OutriderError):
     """No agent of that name is declared."""
-
-
-class NoInstances(OutriderError):
-    """The agent is declared, but nothing serves it now."""
 
 
 class CatalogueError(OutriderError):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from outrider.host.config import Config
-    from outrider.registry.address import Address
     from outrider.registry.client import Consul
 
 EMBEDDED = Path(".outrider/run")
@@ -48,36 +47,9 @@ def config_of(runtime: Path) -> Config | None:
 
 def consul_of(runtime: Path, timeout_s: float = 2.0) -> Consul:
     """The Consul agent that the shim of `runtime` uses, else where Consul's own tools look. Nothing is sent yet."""
-    from outrider.registry.address import Address
+    from outrider.discovery.direct import consul_of_environment
     from outrider.registry.client import connect
 
     if config := config_of(runtime):
-        at = config.consul
-        address = Address(
-            host=at.host,
-            port=at.port,
-            scheme=at.scheme,
-            ca_file=at.ca_file,
-            cert_file=at.cert_file,
-            key_file=at.key_file,
-            timeout_s=timeout_s,
-        )
-        return connect(address.with_token_file(at.token_file) if at.token_file else address)
-    address = _from_environment(timeout_s)
-    token_file = os.environ.get("CONSUL_HTTP_TOKEN_FILE")
-    return connect(address.with_token_file(token_file) if token_file else address)
-
-
-def _from_environment(timeout_s: float) -> Address:
-    from urllib.parse import urlsplit
-
-    from outrider.errors import ConsulError
-    from outrider.registry.address import Address
-
-    text = os.environ.get("CONSUL_HTTP_ADDR", "127.0.0.1:8500")
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        host, port = parts.hostname or "127.0.0.1", parts.port or 8500
-    except ValueError as error:
-        raise ConsulError(f"CONSUL_HTTP_ADDR {text!r}: {error}", hint="write it as host:port") from error
-    return Address(host=host, port=port, scheme="https" if parts.scheme == "https" else "http", timeout_s=timeout_s)
+        return connect(config.consul.address(timeout_s))
+    return consul_of_environment(timeout_s)

@@ -25,8 +25,7 @@ from outrider.host.registrar import Registrar
 from outrider.host.runner import Probing, Verdict
 from outrider.host.state import Local
 from outrider.host.supervisor import Supervisor
-from outrider.registry.address import Address
-from outrider.registry.client import Consul, connect
+from outrider.registry.client import connect
 from outrider.registry.layout import TAG, service_name
 from outrider.registry.services import Service
 from outrider.registry.watch import Contact
@@ -73,7 +72,7 @@ class Shim:
         self.locals: dict[str, Local] = {}
         self.ended = asyncio.Event()
         self._executor = ThreadPoolExecutor(max_workers=12, thread_name_prefix="consul")
-        self.consul = self._connect()
+        self.consul = connect(config.consul.address())
         self._writer = CatalogueWriter(config.runtime_dir)
         self._last: dict[str, Entry] = self._writer.load_last()
         self.metrics = Metrics(self)
@@ -134,18 +133,6 @@ class Shim:
             await self.registrar.put_host_back()
         self._writer.retire()
         self.ended.set()
-
-    def _connect(self) -> Consul:
-        consul = self.config.consul
-        address = Address(
-            host=consul.host,
-            port=consul.port,
-            scheme=consul.scheme,
-            ca_file=consul.ca_file,
-            cert_file=consul.cert_file,
-            key_file=consul.key_file,
-        )
-        return connect(address.with_token_file(consul.token_file) if consul.token_file else address)
 
     def _entries(self) -> dict[str, Entry]:
         return entries_of(self.feed.view, self.locals, self.config.host, self.config.address, self._last)

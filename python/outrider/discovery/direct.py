@@ -52,8 +52,12 @@ class _Health(Struct):
 
 @cache
 def _consul() -> Consul:
-    """Consul where its own tools look for it: CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN_FILE."""
-    address = address_of(os.environ.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500")
+    return consul_of_environment()
+
+
+def consul_of_environment(timeout_s: float = 2.0) -> Consul:
+    """Consul where its own tools look for it: CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN_FILE. Nothing is sent yet."""
+    address = replace(address_of(os.environ.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500"), timeout_s=timeout_s)
     token_file = os.environ.get("CONSUL_HTTP_TOKEN_FILE")
     return connect(address.with_token_file(token_file) if token_file else address)
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=63)]
 Mode = Literal["replicated", "singleton"]
 ProbeType = Literal["http", "tcp", "zmq", "command", "heartbeat"]
 

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from outrider.errors import HostError
+from outrider.registry.address import Address
 
 
 class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,6 +22,19 @@ class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cert_file: str = ""
     key_file: str = ""
     servers: tuple[str, ...] = ()
+
+    def address(self, timeout_s: float = 2.0) -> Address:
+        """As the client takes it, with the token read. Raises ConsulError for a token file that is not in order."""
+        address = Address(
+            host=self.host,
+            port=self.port,
+            scheme=self.scheme,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+            timeout_s=timeout_s,
+        )
+        return address.with_token_file(self.token_file) if self.token_file else address
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

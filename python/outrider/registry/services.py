@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Struct, field
@@ -11,7 +11,6 @@ from outrider.errors import ConsulError
 from outrider.registry.client import Consul, Reply, decode
 from outrider.registry.transport import Params
 
-CheckStatus = Literal["passing", "warning", "critical"]
 # The shim sets the status; the TTL is only there because Consul wants every check to have a kind.
 CHECK_TTL = "24h"
 # An election takes three seconds, and a frozen leader up to five.
