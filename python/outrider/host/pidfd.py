@@ -65,6 +65,34 @@ class Watch:
             callback(self.process, ended)
 
 
+class Watches:
+    """The watches of one supervisor, one for each process however often it is asked for."""
+
+    def __init__(self, ended: Ended) -> None:
+        self._ended = ended
+        self._watches: dict[tuple[int, int], Watch] = {}
+
+    def of(self, process: Process) -> Watch:
+        """The watch of a process; a new one if it has none."""
+        key = (process.pid, process.started)
+        if watch := self._watches.get(key):
+            return watch
+        watch = Watch(process, self._end)
+        if not watch.done:
+            self._watches[key] = watch
+        return watch
+
+    def forget(self, instance: str) -> None:
+        """Call nobody back for this instance's processes."""
+        for watch in self._watches.values():
+            if watch.process.instance == instance:
+                watch.callbacks.clear()
+
+    def _end(self, process: Process) -> Exit:
+        self._watches.pop((process.pid, process.started), None)
+        return self._ended(process)
+
+
 def _open(process: Process) -> int | None:
     """A pidfd of exactly this process. Opened first and compared after, so that it cannot change in between."""
     try:

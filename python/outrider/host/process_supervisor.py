@@ -22,7 +22,7 @@ import msgspec
 
 from outrider.errors import HostError
 from outrider.host.config import Config
-from outrider.host.pidfd import Watch
+from outrider.host.pidfd import Watches
 from outrider.host.processes import Stat, all_stats, boot_id, environment_of, is_alive, session_members, stat_of
 from outrider.host.supervisor import Callback, Exit, Launch, Process, exit_of
 
@@ -49,7 +49,7 @@ class ProcessSupervisor:
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._boot = boot_id()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._watches: dict[tuple[int, int], Watch] = {}
+        self._watches = Watches(self._ended)
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def start(self, launch: Launch) -> Process:
@@ -59,13 +59,13 @@ class ProcessSupervisor:
         assert stat is not None  # it is our child: even dead it stays until we reap it
         process = Process(launch.instance, child.pid, stat.started, launch.version)
         self._children[child.pid] = child
-        self._watch(process)
+        self._watches.of(process)
         self._save(process)
         return process
 
     async def stop(self, process: Process, timeout_s: float) -> None:
         """SIGTERM to it; when it is gone or after `timeout_s`, SIGKILL to what is left of its session."""
-        watch = self._watch(process)
+        watch = self._watches.of(process)
         watch.send(signal.SIGTERM)
         await watch.wait(timeout_s)
         if not watch.done:
@@ -95,27 +95,15 @@ class ProcessSupervisor:
 
     def watch_exit(self, process: Process, callback: Callback) -> None:
         """Call back once, within about a millisecond of its death."""
-        self._watch(process).call(callback)
+        self._watches.of(process).call(callback)
 
     def forget(self, instance: str) -> None:
         """Drop what is saved and watched for it. The process is left alone."""
         self._path(instance).unlink(missing_ok=True)
-        for watch in list(self._watches.values()):
-            if watch.process.instance == instance:
-                watch.callbacks.clear()
-
-    def _watch(self, process: Process) -> Watch:
-        key = (process.pid, process.started)
-        if watch := self._watches.get(key):
-            return watch
-        watch = Watch(process, self._ended)
-        if not watch.done:
-            self._watches[key] = watch
-        return watch
+        self._watches.forget(instance)
 
     def _ended(self, process: Process) -> Exit:
         """Reap it if it is ours, end what it left in its group, forget its record."""
-        self._watches.pop((process.pid, process.started), None)
         child = self._children.pop(process.pid, None)
         kill_group(process)  # before it is reaped: until then its pid, and so its group, cannot be anybody else's
         record = self._read(self._path(process.instance))

@@ -149,6 +149,7 @@ class Runner:
             await self._pause(backoff_s(doc.agent.restart, failures))
         await self._end_process("no longer placed here")
         self._store.forget(self.local.instance)
+        self._supervisor.forget(self.local.instance)
 
     async def _run_once(self, doc: AgentDoc, placed: Placed) -> Exit | None:
         """One process from start to end: how it ended, or None if it was ended on purpose."""

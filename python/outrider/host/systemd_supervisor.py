@@ -31,7 +31,7 @@ from msgspec import Struct
 from outrider.errors import HostError
 from outrider.host.config import Config
 from outrider.host.launch_file import launch_file, save_launch
-from outrider.host.pidfd import Watch
+from outrider.host.pidfd import Watches
 from outrider.host.processes import stat_of
 from outrider.host.supervisor import Callback, Exit, Launch, Process, exit_of
 
@@ -110,7 +110,7 @@ class SystemdSupervisor:
 
     def __init__(self, config: Config) -> None:
         self._state_dir = config.state_dir
-        self._watches: dict[tuple[int, int], Watch] = {}
+        self._watches = Watches(self._ended)
         self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self, launch: Launch) -> Process:
@@ -128,7 +128,7 @@ class SystemdSupervisor:
     async def stop(self, process: Process, timeout_s: float) -> None:
         """SIGTERM to its main process; SIGKILL to the whole unit after `timeout_s`; then it is stopped for systemd."""
         unit = unit_of(process.instance)
-        watch = self._watch(process)
+        watch = self._watches.of(process)
         if not watch.done:
             await _systemctl(unit, kill_command(unit, "main", signal.SIGTERM), tolerate=True)
             await watch.wait(timeout_s)
@@ -163,26 +163,14 @@ class SystemdSupervisor:
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
-        self._watch(process).call(died)
+        self._watches.of(process).call(died)
 
     def forget(self, instance: str) -> None:
         """Drop what is saved and watched for it. The unit is left alone."""
         launch_file(self._state_dir, instance).unlink(missing_ok=True)
-        for watch in self._watches.values():
-            if watch.process.instance == instance:
-                watch.callbacks.clear()
-
-    def _watch(self, process: Process) -> Watch:
-        key = (process.pid, process.started)
-        if watch := self._watches.get(key):
-            return watch
-        watch = Watch(process, self._ended)
-        if not watch.done:
-            self._watches[key] = watch
-        return watch
+        self._watches.forget(instance)
 
     def _ended(self, process: Process) -> Exit:
-        self._watches.pop((process.pid, process.started), None)
         return exit_of(None)  # systemd reaps it, so only systemd knows
 
     async def _tell(self, process: Process, callback: Callback) -> None:

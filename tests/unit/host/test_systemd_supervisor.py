@@ -117,3 +117,12 @@ async def test_without_systemd_it_says_so(tmp_path: Path) -> None:
         supervisor.adopt()
     with pytest.raises(HostError, match=r"outrider-agent@Echo-1\.service"):
         await supervisor.start(launch())
+
+
+def test_what_was_removed_leaves_no_launch_file(tmp_path: Path) -> None:
+    supervisor = SystemdSupervisor(Config("test", "here", tmp_path, tmp_path, tmp_path))
+    for name in ("Echo-1", "Echo-2"):
+        save_launch(tmp_path, Launch(name, "Echo", ("true",), {}, "/", ""))
+    supervisor.forget("Echo-1")
+    assert not launch_file(tmp_path, "Echo-1").exists()
+    assert launch_file(tmp_path, "Echo-2").exists()
