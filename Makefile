@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH :=
 PYTEST := python -m pytest
 
-.PHONY: help demo down setup test test-unit test-integration lint cli docs bench-discovery lock
+.PHONY: help demo down setup test test-unit test-integration lint cli docs bench-discovery bench-agents lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ docs: setup ## reference pages and the JSON Schema, generated from the code
 
 bench-discovery: setup ## lookup and absence beside python-consul2, ?cached and DNS -> build/bench/discovery.json
 	@python tests/bench/discovery.py
+
+bench-agents: setup ## what each kind of sample agent costs, and 77 at once -> build/bench/agents.json
+	@python tests/bench/agents.py
 
 lock: ## requirements.lock anew from the ranges
 	@scripts/lock
