@@ -43,6 +43,11 @@ def same_definition(one: Service, other: Service) -> bool:
     )
 
 
+def kind_of(output: str) -> str:
+    """What an output says before its colon: exited, probe, starting, stopped, ok."""
+    return output.partition(":")[0]
+
+
 class Registrar:
     """Keeps the registrations of one host true. Methods run on the event loop; Consul is called in threads."""
 
@@ -161,6 +166,9 @@ class Registrar:
             self.writes += 1
         if sent is None or (wanted.status, wanted.output) != (sent.status, sent.output):
             await self._set_check(wanted)
+        if sent is not None and wanted.status == sent.status and kind_of(wanted.output) != kind_of(sent.output):
+            # The Consul agent passes a new output on after minutes, while the status stays; others decide by it now.
+            await self._write_to_catalog(wanted)
         self._sent[service_id] = wanted
         if wanted.status == "critical" and sent is not None and sent.status != "critical":
             task = asyncio.get_running_loop().create_task(self._expect_echo(wanted))
@@ -191,15 +199,19 @@ class Registrar:
             return
         self.escalations += 1
         try:
-            await self._call(
-                lambda: services.escalate(
-                    self._consul, self._host, service.check_id, service.id, service.status, service.output
-                )
-            )
+            await self._write_to_catalog(service)
         except ConsulError as error:
             log.debug("%s: the catalog does not take its failure either: %s", service_id, error.message)
             return
         log.warning("%s: its failure did not come back within 300 ms and was written to the catalog", service_id)
+
+    async def _write_to_catalog(self, service: Service) -> None:
+        self.writes += 1
+        await self._call(
+            lambda: services.escalate(
+                self._consul, self._host, service.check_id, service.id, service.status, service.output
+            )
+        )
 
     async def _audit_forever(self) -> None:
         while True:

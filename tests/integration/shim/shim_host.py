@@ -127,6 +127,11 @@ class ShimHost:
         checks = msgspec.json.decode(self.consul.client.get("/v1/agent/checks").body)
         return {c["ServiceID"]: (c["Status"], c["Output"]) for c in checks.values() if c["ServiceID"]}
 
+    def in_catalog(self, instance: str) -> str:
+        """The output of a critical instance's check as every host reads it; empty if it is not critical."""
+        states = services.critical(self.consul.client.get("/v1/health/state/critical"))
+        return next((state.output for state in states if state.service_id == instance), "")
+
     def services(self) -> dict[str, services.Service]:
         """Everything registered with the Consul agent."""
         return services.local_services(self.consul.client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -47,6 +48,19 @@ def test_a_hanging_instance_is_suspected_until_it_answers_again(serving: ShimHos
         os.kill(pid, signal.SIGCONT)
     serving.wait(lambda: serving.passing("Beta"))
     assert serving.pid("Beta") == pid
+
+
+def test_every_host_learns_that_a_suspected_instance_is_gone(serving: ShimHost) -> None:
+    """The status stays critical, so the Consul agent alone would pass the new output on only after minutes."""
+    pid = serving.pid("Beta")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        serving.wait(lambda: serving.in_catalog("Beta-1").startswith("probe:"))
+        serving.request("POST", "/v1/agents/Beta/stop")
+        serving.wait(lambda: serving.in_catalog("Beta-1").startswith("stopped:"))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_stop_start_and_restart_by_command(serving: ShimHost) -> None:
