@@ -17,6 +17,8 @@ from outrider.migration.store import Seen
 from outrider.registry.layout import Placed
 
 STEADY_S = 1.0  # passing for so long counts as well
+# Five starts by then at the default back-off. Its needs, which it may have ended for, are well before it is started.
+CRASH_LOOP_S = 10.0
 
 
 Rule = Callable[[Situation], Step | None]
@@ -54,9 +56,18 @@ def settle(s: Situation) -> Step | None:
     unwell = [placed for placed in _started(s) if not is_well(placed, s.seen(placed))]
     if not unwell:
         return None
-    if s.waited_s < s.limit_s:
+    ending = [placed for placed in unwell if _keeps_ending(s, placed)]
+    if s.waited_s < s.limit_s and not ending:
         return Wait(tuple(placed.instance for placed in unwell))
-    return Failed(unwell[0].instance, unwell[0].host, _why(unwell[0], s.seen(unwell[0])))
+    first = (ending or unwell)[0]
+    return Failed(first.instance, first.host, _why(first, s.seen(first)))
+
+
+def _keeps_ending(s: Situation, placed: Placed) -> bool:
+    """True if its process was started again and again and has ended each time: more waiting will not mend that."""
+    seen = s.seen(placed)
+    ended = seen is not None and seen.version == placed.version and seen.output.startswith("exited:")
+    return ended and s.waited_s >= CRASH_LOOP_S
 
 
 def replace_one(s: Situation) -> Step | None:

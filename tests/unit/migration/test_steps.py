@@ -64,6 +64,17 @@ def test_passing_for_a_moment_is_not_well() -> None:
     assert step(goal("v1", "one", "one"), NOTHING, OLD, seen("v1", "v1", well_s=0.2)) == Wait(("a-1", "a-2"))
 
 
+def test_what_ends_again_and_again_fails_early_but_a_slow_start_is_awaited() -> None:
+    wanted = goal("v1", "one", "one")
+    ending = seen("v1", "v1", status="critical")
+    assert step(wanted, NOTHING, OLD, ending, waited_s=9) == Wait(("a-1", "a-2"))
+    assert step(wanted, NOTHING, OLD, ending, waited_s=11) == Failed("a-1", "one", "exited: status 3")
+    slow = {key: replace(item, output="starting: not ready yet") for key, item in ending.items()}
+    assert step(wanted, NOTHING, OLD, slow, waited_s=11) == Wait(("a-1", "a-2"))
+    # What is known is of the version before: the new one has not been tried yet.
+    assert step(wanted, NOTHING, OLD, seen("v0", "v0", status="critical"), waited_s=11) == Wait(("a-1", "a-2"))
+
+
 def test_what_does_not_get_well_in_time_fails_with_its_output() -> None:
     found = step(goal("v1", "one", "one"), NOTHING, OLD, seen("v1", "v1", status="critical"), waited_s=61)
     assert found == Failed("a-1", "one", "exited: status 3")
