@@ -6,7 +6,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH :=
 PYTEST := python -m pytest
 
-.PHONY: help demo down setup test test-unit test-integration lint cli docs bench-discovery bench-agents lock
+LAB_NEEDS := debootstrap gpg gpgv haproxy iproute2 nftables openssh-client systemd-container
+LAB := PYTHONPATH=tests python -m hosts.lab
+
+.PHONY: lab-up lab-down help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -18,12 +21,19 @@ demo: ## the 77-agent fleet on this machine, in .outrider/, no root needed
 down: ## end the demo: no process, mount or file is left
 	@python3 scripts/down.py
 
+lab-up: setup ## four throw-away systemd hosts for inventories/lab (root): ansible-playbook -i inventories/lab playbooks/site.yml
+	@scripts/apt-install $(LAB_NEEDS)
+	@$(LAB) up
+
+lab-down: setup ## no trace of them is left
+	@$(LAB) down
+
 setup: ## .venv as requirements.lock says
 	@scripts/setup
 
 test: setup ## lint, then every test
 	@$(MAKE) lint
-	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install gpg gpgv chromium chromium-driver; fi
+	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install chromium chromium-driver $(LAB_NEEDS); fi
 	@echo "test: unit, integration, browser"
 	@$(PYTEST) tests
 
@@ -47,11 +57,30 @@ cli: setup ## the CLI against the running demo: make cli ARGS='status'
 docs: setup ## reference pages and the JSON Schema, generated from the code
 	@python scripts/docs.py
 
-bench-discovery: setup ## lookup and absence beside python-consul2, ?cached and DNS -> build/bench/discovery.json
+faults: setup ## FAULTS faults from SEED on, singly and in pairs, on lab hosts (root); added up in build/faults.jsonl
+	@scripts/apt-install $(LAB_NEEDS)
+	@PYTHONPATH=tests python -m faults.suite --faults $(or $(FAULTS),17) --seed $(or $(SEED),0)
+
+bench-failover: setup ## kills, hangs and lost hosts on lab hosts (root) -> build/bench/failover.json
+	@scripts/apt-install $(LAB_NEEDS)
+	@python tests/bench/failover.py $(ARGS)
+
+bench-discovery: setup ## lookup and absence beside python-consul2, ?cached and DNS; as root also on lab hosts -> build/bench/discovery.json
+	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install $(LAB_NEEDS); fi
 	@python tests/bench/discovery.py
+
+bench-peers: setup ## news between hosts by datagrams beside Consul's user events, also with a frozen leader -> build/bench/peers.json
+	@python tests/bench/peers.py
 
 bench-agents: setup ## what each kind of sample agent costs, and 77 at once -> build/bench/agents.json
 	@python tests/bench/agents.py
+
+bench-calls: setup ## calls beside seven peers, on one host and across lab hosts; faults and a retry storm -> build/bench/calls.json
+	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install $(LAB_NEEDS); fi
+	@PYTHONPATH="$$(scripts/bench-packages tests/bench/calls-requirements.txt)" python tests/bench/calls.py $(ARGS)
+
+bench-judge: setup ## the judge of migrations beside two usual rules, on simulated traffic -> build/bench/judge.json
+	@PYTHONPATH="$$(scripts/bench-packages tests/bench/judge-requirements.txt)" python tests/bench/judge.py $(ARGS)
 
 lock: ## requirements.lock anew from the ranges
 	@scripts/lock

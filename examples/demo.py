@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import signal
 import statistics
@@ -11,9 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import consul
 
+from outrider.calls import Client
 from outrider.cli.main import INTERRUPTED, print_error
 from outrider.cli.output import Progress, console, count, table
 from outrider.cli.shim_client import ShimClient
@@ -48,6 +51,7 @@ def main() -> int:
         return 1
     print()
     show_lookup(runtime, config)
+    show_calls(runtime, report)
     show_kill(client, runtime, report)
     show_next(config)
     if args.began:
@@ -122,6 +126,31 @@ def show_lookup(runtime: Path, config: Config) -> None:
     print(
         f"           python-consul2, HTTP    p50 {theirs[49]:6.0f} us   p99 {theirs[98]:6.0f} us   ({QUERIES} of them)"
     )
+
+
+def show_calls(runtime: Path, report: StatusReport) -> None:
+    """Every agent asks what it needs, which asks what that needs: each need of the fleet is a call."""
+    # One with two instances is asked twice at one time: they share the calls, and need different agents.
+    asked = sorted(item.agent for item in report.instances)
+    agents = set(asked)
+    began = time.perf_counter()
+    trees = asyncio.run(_chains(Client(runtime=runtime), asked))
+    took_s = time.perf_counter() - began
+    needs = {(tree["agent"], need["agent"]) for tree in trees for need in tree["needs"]}
+    calls, failed = sum(tree["answered"] for tree in trees), sum(tree["failed"] for tree in trees)
+    what = f"{count(len(needs), 'need')} of {count(len(agents), 'agent')}"
+    print(f"calls      along all {what}: {calls} answered, {failed} failed, {took_s:.1f} s")
+
+
+async def _chains(client: Client, agents: list[str]) -> list[dict[str, Any]]:
+    turns = asyncio.Semaphore(8)
+
+    async def ask(agent: str) -> dict[str, Any]:
+        async with turns:
+            tree: dict[str, Any] = await client.acall(agent, "chain", {"deadline_ms": 20_000}, timeout=21.0)
+            return tree
+
+    return await asyncio.gather(*map(ask, agents))
 
 
 def measured(call: Callable[[], object], times: int) -> list[float]:

@@ -16,6 +16,7 @@ options:
   releases: {description: "By key, C(digest) and C(archive), as returned when packed.", type: dict}
   releases_dir: {description: Folder on the host that releases are installed in., type: path}
   secrets: {description: "By what needs it, a file that must be readable.", type: dict, default: {}}
+  keep: {description: "How many of the releases that are not wanted stay, the newest.", type: int, default: 3}
   state: {description: What shall be., type: str, choices: [packed, present], default: present}
 attributes:
   check_mode: {support: full, description: Reports what would be installed.}
@@ -29,12 +30,13 @@ EXAMPLES = r"""
   register: packed
 
 - name: Install it
-  agent_release: {releases: "{{ packed.releases }}", releases_dir: /var/lib/outrider/releases}
+  agent_release: {releases: "{{ packed.releases }}", releases_dir: /opt/outrider/releases}
 """
 
 RETURN = r"""
 releases: {description: "By key, C(digest) and C(archive).", returned: when packed, type: dict}
 digests: {description: Digest by key., returned: when packed, type: dict}
+removed: {description: Digests of old releases that were removed., returned: when present, type: list, elements: str}
 installed: {description: Digests installed by this run., returned: when present, type: list, elements: str}
 """
 
@@ -47,7 +49,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from outrider.errors import HostError, OutriderError
 from outrider.fleet.spec import Code
-from outrider.host.releases import install, pack
+from outrider.host.releases import install, pack, prune
 
 
 def packed(sources: list[dict[str, Any]], cache: Path) -> dict[str, dict[str, str]]:
@@ -66,6 +68,13 @@ def refuse_unreadable(secrets: dict[str, str]) -> None:
         raise HostError("these secrets are no readable files on the host:\n" + "\n".join(missing))
 
 
+def outdated(folder: Path, wanted: set[str], keep: int) -> set[str]:
+    """Releases that are neither wanted nor among the `keep` newest of the others, which a rollback may want."""
+    others = [path for path in folder.glob("*") if path.is_dir() and path.name not in wanted]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return {path.name for path in others[keep:]}
+
+
 def main() -> None:
     spec: dict[str, Any] = {
         "sources": {"type": "list", "elements": "dict"},
@@ -73,6 +82,7 @@ def main() -> None:
         "releases": {"type": "dict"},
         "releases_dir": {"type": "path"},
         "secrets": {"type": "dict", "default": {}, "no_log": False},
+        "keep": {"type": "int", "default": 3},
         "state": {"type": "str", "choices": ["packed", "present"], "default": "present"},
     }
     required = [("state", "packed", ("sources", "cache")), ("state", "present", ("releases", "releases_dir"))]
@@ -90,10 +100,13 @@ def main() -> None:
         lacking = [digest for digest in wanted if not (folder / digest).is_dir()]
         for digest in [] if module.check_mode else lacking:
             install(Path(wanted[digest]), digest, folder)
+        old = outdated(folder, set(wanted), params["keep"])
+        if old and not module.check_mode:
+            prune(folder, {path.name for path in folder.glob("*")} - old)
     except OutriderError as error:
         module.fail_json(msg=str(error))
-    after = "".join(f"{digest}\n" for digest in lacking)
-    module.exit_json(changed=bool(lacking), installed=lacking, diff={"before": "", "after": after})
+    diff = {"before": "".join(f"{d}\n" for d in sorted(old)), "after": "".join(f"{d}\n" for d in lacking)}
+    module.exit_json(changed=bool(lacking or old), installed=lacking, removed=sorted(old), diff=diff)
 
 
 if __name__ == "__main__":

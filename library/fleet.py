@@ -28,7 +28,8 @@ options:
   consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
   consul_port: {description: Its HTTP port., type: int, default: 8500}
   consul_scheme: {description: How it is spoken to., type: str, choices: [http, https], default: http}
-  consul_token_file: {description: File that holds the ACL token., type: path}
+  consul_token: {description: The ACL token., type: str}
+  consul_token_file: {description: "Or a file that holds it.", type: path}
   consul_ca_file: {description: CA certificate for https., type: path}
   state: {description: What shall be., type: str, choices: [validated, present, absent], default: present}
 attributes:
@@ -46,7 +47,6 @@ EXAMPLES = r"""
 
 - name: Publish the fleet and wait until it is well
   fleet: {definition: "{{ checked.definition }}", releases: "{{ packed.digests }}"}
-  run_once: true
 - name: Remove the whole fleet
   fleet: {state: absent}
 """
@@ -54,6 +54,7 @@ EXAMPLES = r"""
 RETURN = r"""
 definition: {description: "The fleet: C(name), C(agents), C(hosts), C(groups).", returned: validated, type: dict}
 sources: {description: "Code to pack, each C(key), C(type), C(code), C(base).", returned: validated, type: list}
+hosts: {description: "Per host C(agents), C(services), C(local_ports) of needs.", returned: validated, type: dict}
 problems: {description: Every problem of the fleet., returned: when refused, type: list, elements: str}
 agents: {description: "Counts of C(added), C(changed), C(removed), C(unchanged) agents.", returned: present, type: dict}
 restarted: {description: Instances that were started anew., returned: present, type: list, elements: str}
@@ -87,6 +88,7 @@ ARGUMENTS: dict[str, Any] = {
     "consul_host": {"type": "str", "default": "127.0.0.1"},
     "consul_port": {"type": "int", "default": 8500},
     "consul_scheme": {"type": "str", "choices": ["http", "https"], "default": "http"},
+    "consul_token": {"type": "str", "no_log": True},
     "consul_token_file": {"type": "path", "no_log": False},
     "consul_ca_file": {"type": "path"},
     "state": {"type": "str", "choices": ["validated", "present", "absent"], "default": "present"},

@@ -15,6 +15,7 @@ options:
   consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
   consul_port: {description: Its HTTP port., type: int, default: 8500}
   consul_scheme: {description: How it is spoken to., type: str, choices: [http, https], default: http}
+  consul_token: {description: The ACL token., type: str}
   consul_token_file: {description: File that holds the ACL token., type: path}
   consul_ca_file: {description: CA certificate for https., type: path}
 attributes:
@@ -76,6 +77,7 @@ ARGUMENTS: dict[str, Any] = {
     "consul_host": {"type": "str", "default": "127.0.0.1"},
     "consul_port": {"type": "int", "default": 8500},
     "consul_scheme": {"type": "str", "choices": ["http", "https"], "default": "http"},
+    "consul_token": {"type": "str", "no_log": True},
     "consul_token_file": {"type": "path", "no_log": False},
     "consul_ca_file": {"type": "path"},
 }

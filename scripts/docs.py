@@ -1,4 +1,4 @@
-"""Writes the reference pages of roles and modules from what they say of themselves; --check only compares."""
+"""Writes reference pages and roles' READMEs from what roles and modules say of themselves; --check only compares."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import yaml
 from outrider.fleet import schema
 
 ROOT = Path(__file__).resolve().parent.parent
+OPTIONS_MARK = "<!-- Below: written by `make docs` from meta/argument_specs.yml. -->"
 MARKS = re.compile(r"[A-Z]\(([^)]*)\)")
 
 
@@ -40,11 +41,25 @@ def table_of_parts(name: str, options: dict[str, Any]) -> list[str]:
 
 def roles_page() -> str:
     lines = ["# Roles", "", "Written by `make docs` from each role's `meta/argument_specs.yml`.", ""]
+    lines += ["| role | what | variables |", "| --- | --- | --- |"]
     for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
-        for entry, spec in yaml.safe_load(path.read_text())["argument_specs"].items():
-            role = path.parent.parent.name
-            lines += [f"## {role}" + (f", entry point `{entry}`" if entry != "main" else ""), ""]
-            lines += [words(spec["description"]), "", *table(spec["options"]), ""]
+        role, entries = path.parent.parent.name, yaml.safe_load(path.read_text())["argument_specs"]
+        link = f"[README](../roles/{role}/README.md)"
+        for entry, spec in entries.items():
+            name = f"`{role}`" if entry == "main" else f"`{role}`, `tasks_from: {entry}`"
+            lines.append(f"| {name} | {words(spec['description'])} | {link} |")
+    return "\n".join([*lines, ""])
+
+
+def role_readme(role: str) -> str:
+    """The role's README as it is, and below the mark a table of its options."""
+    path = ROOT / "roles" / role / "README.md"
+    lines = [path.read_text().split(OPTIONS_MARK)[0].rstrip(), "", OPTIONS_MARK, ""]
+    for entry, spec in yaml.safe_load((path.parent / "meta" / "argument_specs.yml").read_text())[
+        "argument_specs"
+    ].items():
+        options = table(spec["options"]) if spec["options"] else ["No variables."]
+        lines += [f"## Variables{'' if entry == 'main' else f' of `{entry}`'}", "", *options, ""]
     return "\n".join(lines)
 
 
@@ -76,20 +91,22 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit status 1 if a page is not as it would be written")
     check = parser.parse_args().check
     pages = {
-        "roles.md": roles_page(),
-        "modules.md": modules_page(),
-        "reference/fleet-file.md": schema.reference(),
-        "reference/fleet.schema.json": schema.json_schema(),
+        "docs/roles.md": roles_page(),
+        "docs/modules.md": modules_page(),
+        "docs/reference/fleet-file.md": schema.reference(),
+        "docs/reference/fleet.schema.json": schema.json_schema(),
     }
+    roles = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+    pages |= {f"roles/{role}/README.md": role_readme(role) for role in roles}
     stale = [name for name, text in pages.items() if not is_current(name, text)]
     for name in [] if check else stale:
-        (ROOT / "docs" / name).write_text(pages[name])
+        (ROOT / name).write_text(pages[name])
     print(f"docs: {', '.join(stale) or 'nothing'} {'is stale: run `make docs`' if check and stale else 'written'}")
     return 1 if check and stale else 0
 
 
 def is_current(name: str, text: str) -> bool:
-    page = ROOT / "docs" / name
+    page = ROOT / name
     return page.exists() and page.read_text() == text
 
 

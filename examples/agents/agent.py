@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from chain import Endpoint
     from settings import Settings
     from wire import Body, Head
 
@@ -83,14 +84,16 @@ class Agent:
                 404, f"{head.path[:80]} is not served here", "POST /echo, /work, /chain, /infer; GET /health, /state"
             )
         _only(head, "POST")
-        if head.path == "/echo":
-            return body
-        if head.path == "/work":
-            return work(parse_json(body))
-        if head.path == "/chain":
+        return body if head.path == "/echo" else self.answer(head.path[1:], parse_json(body))
+
+    def answer(self, method: str, document: dict[str, Any]) -> dict[str, Any]:
+        """What work, chain or infer make of a document, over HTTP or as a call. Raises Refused."""
+        if method == "work":
+            return work(document)
+        if method == "chain":
             who = self.settings
-            return chain(who.agent, who.instance, who.needs, parse_json(body), locate)
-        return self._infer(parse_json(body))
+            return chain(who.agent, who.instance, who.needs, document, locate)
+        return self._infer(document)
 
     def _infer(self, document: dict[str, Any]) -> dict[str, Any]:
         if self.infer is None:
@@ -105,7 +108,7 @@ class Agent:
         return {"model": self.settings.model, **answer, "ms": round((time.perf_counter() - began) * 1000, 3)}
 
 
-def locate(name: str) -> list[tuple[str, str, int]]:
+def locate(name: str) -> list[Endpoint]:
     """Who serves an agent, best first, from this host's catalogue. Raises LookupError with the reason."""
     # Here and not above: it costs as much CPU as the rest of the start, and many agents never call another.
     import outrider
@@ -114,7 +117,7 @@ def locate(name: str) -> list[tuple[str, str, int]]:
         answer = outrider.lookup(name)
     except outrider.OutriderError as error:
         raise LookupError(str(error)) from error
-    return [(found.instance, found.address, found.port) for found in answer.instances]
+    return [(found.instance, found.address, found.port, "call" in found.ports) for found in answer.instances]
 
 
 def _only(head: Head, *methods: str) -> None:

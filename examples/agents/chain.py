@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from call import CallError, post_json
+from call import CallError, call, post_json
 from wire import Refused
 
 TYPE_CHECKING = False
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    Endpoint = tuple[str, str, int]  # instance, address, port
+    Endpoint = tuple[str, str, int, bool]  # instance, address, port, whether it takes calls of Outrider's
     Locate = Callable[[str], list[Endpoint]]  # raises LookupError with a message
     Post = Callable[[str, int, str, dict[str, Any], float], dict[str, Any]]
+    Call = Callable[[str, str, dict[str, Any], float], dict[str, Any]]
 
 DEFAULT_MS, MAX_MS = 2000, 30_000
 HOP_SHARE = 0.75
@@ -33,6 +34,7 @@ def chain(
     locate: Locate,
     post: Post = post_json,
     clock: Callable[[], float] = time.monotonic,
+    call: Call = call,
 ) -> dict[str, Any]:
     """Ask every need that was not asked before. `document` may hold deadline_ms and visited.
 
@@ -50,7 +52,7 @@ def chain(
             children.append({"agent": need, "skipped": "already asked"})
             continue
         visited.append(need)
-        child = _ask(need, visited, until, locate, post, clock)
+        child = _ask(need, visited, until, locate, post, clock, call)
         visited += [name for name in child.pop("visited", ()) if name not in visited]
         children.append(child)
     return {
@@ -65,26 +67,29 @@ def chain(
 
 
 def _ask(
-    need: str, visited: list[str], until: float, locate: Locate, post: Post, clock: Callable[[], float]
+    need: str, visited: list[str], until: float, locate: Locate, post: Post, clock: Callable[[], float], call: Call
 ) -> dict[str, Any]:
-    """The need's own tree, or what went wrong. Instances are tried in order until one answers."""
+    """The need's own tree, or what went wrong. One that takes no calls is asked over HTTP, each instance in turn."""
     began = clock()
     try:
         endpoints = locate(need)
     except LookupError as error:
         return {"agent": need, "error": str(error), "ms": _ms(clock() - began)}
     reasons = []
-    for _, address, port in endpoints:
+    for _, address, port, takes_calls in endpoints:
         hop_s = (until - clock() - MARGIN_S) * HOP_SHARE
         if hop_s <= 0:
             reasons.append("the deadline is over")
             break
+        document = {"deadline_ms": hop_s * 1000, "visited": visited}
         try:
-            return post(
-                address, port, "/chain", {"deadline_ms": hop_s * 1000, "visited": visited}, hop_s + MARGIN_S / 2
-            )
+            if takes_calls:
+                return call(need, "chain", document, hop_s + MARGIN_S / 2)
+            return post(address, port, "/chain", document, hop_s + MARGIN_S / 2)
         except CallError as error:
             reasons.append(str(error))
+        if takes_calls:
+            break  # the others were tried already
     return {"agent": need, "error": "; ".join(reasons) or "no instance serves it", "ms": _ms(clock() - began)}
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 from agent import Agent
+from calls import serve_calls
 from serving import Server
 from settings import Settings, SettingsError
 
@@ -28,10 +29,13 @@ def serve(begin: Callable[[Agent, Server], None]) -> int:
         print(f"{settings.instance} cannot start: {error}", file=sys.stderr)
         return 1
     begin(agent, server)
+    calls = serve_calls(agent)
     ports = ", ".join(f"{name} {port}" for name, port in server.ports.items())
     needs = ", ".join(settings.needs) or "nobody"
     print(f"{settings.instance} serves {settings.address} ({ports}); it needs {needs}", file=sys.stderr)
     gc.freeze()  # what a start leaves is never garbage: full collections need not walk it
     server.run()
+    if calls:
+        calls.stop()
     print(f"{settings.instance} ends", file=sys.stderr)
     return 0

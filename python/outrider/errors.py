@@ -8,6 +8,16 @@
     |-- ShimUnreachable         no shim answers on this host
     |-- HostError               something on this host is wrong: a port, a folder, a process
     |-- RolloutFailed           an agent did not get well and was put back; says what was done and what not
+    |-- FrameError              bytes that are no frame of ours
+    |-- CallError               a call between agents gave no answer
+    |   |-- NoInstance          nobody serves the agent, or every circuit to it is open: nothing was sent
+    |   |-- CallTimeout         no answer before the deadline
+    |   |-- ConnectionLost      the instance went away; `sent` says whether it may have worked
+    |   |-- Overloaded          it has as many calls as it takes: not worked on
+    |   |-- Draining            it is stopping: not worked on
+    |   |-- NotHolder           it is a singleton's standby, or was its holder: not worked on
+    |   |-- CallRefused         it will not: an unknown method, wrong arguments, or its own refusal
+    |   `-- CallFailed          the method raised
     `-- ConsulError             Consul answered with an error
         |-- ConsulUnreachable   nothing answered in time (exit code 3)
         |-- ConsulDenied        the token may not do that
@@ -76,6 +86,79 @@ class RolloutFailed(OutriderError):
         self.not_done = not_done
 
 
+class FrameError(OutriderError):
+    """Bytes that are no frame of ours, or one that is too large."""
+
+
+class CallError(OutriderError):
+    """A call between agents gave no answer; `agent`, `method`, `instance`, `attempts` and `trace` say which.
+
+    kind: short name of the reason, a label of metrics
+    safe: nobody worked on it, so that it may be sent again whatever the method does
+    """
+
+    kind = "error"
+    safe = False
+    agent = method = instance = trace = ""
+    attempts = 0
+
+
+class NoInstance(CallError):
+    """Nobody serves the agent, or every circuit to it is open; nothing was sent."""
+
+    kind = "no_instance"
+    safe = True
+
+
+class CallTimeout(CallError):
+    """No answer came before the deadline."""
+
+    kind = "timeout"
+
+
+class ConnectionLost(CallError):
+    """The instance could not be reached, or went away before it answered. `safe` if it cannot have got the call."""
+
+    kind = "lost"
+
+    def __init__(self, message: str, *, safe: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.safe = safe
+
+
+class Overloaded(CallError):
+    """The instance has as many calls as it takes, and did not begin this one."""
+
+    kind = "overloaded"
+    safe = True
+
+
+class Draining(CallError):
+    """The instance is stopping, and did not begin this call."""
+
+    kind = "draining"
+    safe = True
+
+
+class NotHolder(CallError):
+    """The instance holds no lease of its singleton, and did not begin this call; the message says who does."""
+
+    kind = "not_holder"
+    safe = True
+
+
+class CallRefused(CallError):
+    """The instance will not: an unknown method, wrong arguments, or a refusal that the method itself raised."""
+
+    kind = "refused"
+
+
+class CallFailed(CallError):
+    """The method raised; the message names the exception."""
+
+    kind = "failed"
+
+
 class ConsulError(OutriderError):
     """Consul answered with an error. `status` is the HTTP status, 0 if there was none."""
 
@@ -100,3 +183,9 @@ class ConsulConflict(ConsulError):
 
 class Locked(ConsulError):
     """Another run holds the lock; the message says who and since when."""
+
+
+# What an agent answers instead of a reply, by `kind`.
+REFUSALS: dict[str, type[CallError]] = {
+    error.kind: error for error in (CallTimeout, Overloaded, Draining, NotHolder, CallRefused, CallFailed)
+}

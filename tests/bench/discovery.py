@@ -1,4 +1,4 @@
-"""Discovery measured on the running demo: lookups beside Consul's own ways, deaths, and what the shim costs."""
+"""Discovery measured on the running demo and on lab hosts: lookups beside Consul's own, deaths, the shim's cost."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import dns.query
 import psutil
 import urllib3
 from harness import ROOT, Row, row, write
+from lab_rows import lab_rows
 
 from outrider.cli.shim_client import ShimClient
 from outrider.discovery.catalogue import Catalogue, CatalogueWriter
@@ -180,14 +181,15 @@ def main() -> int:
     """Run the cases asked for; the demo is started if it does not run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few samples and short windows")
-    parser.add_argument("--only", default="cost,lookups,scale,deaths,frozen", help="cases, with commas between")
+    parser.add_argument("--only", default="cost,lookups,scale,deaths,frozen,lab", help="cases, with commas between")
     args = parser.parse_args()
-    client = ShimClient(RUNTIME)
-    try:
-        client.get("/v1/status", StatusReport)
-    except ShimUnreachable:
-        subprocess.run(["make", "demo"], cwd=ROOT, check=True)
-    ports = json.loads((ROOT / ".outrider/state/ports.json").read_text())
+    client, ports = ShimClient(RUNTIME), {}
+    if args.only != "lab":
+        try:
+            client.get("/v1/status", StatusReport)
+        except ShimUnreachable:
+            subprocess.run(["make", "demo"], cwd=ROOT, check=True)
+        ports = json.loads((ROOT / ".outrider/state/ports.json").read_text())
     count = 200 if args.quick else 2000
     cases: dict[str, Callable[[], list[Row]]] = {
         "cost": lambda: cost(client, ports, 10 if args.quick else 60),
@@ -195,6 +197,7 @@ def main() -> int:
         "scale": lambda: at_scale(count),
         "deaths": lambda: deaths(client, 10 if args.quick else 50),
         "frozen": lambda: frozen(1 if args.quick else 3),
+        "lab": lambda: lab_rows(*((12, 3, 1) if args.quick else (120, 10, 3))),
     }
     rows = [found for name in args.only.split(",") for found in cases[name]()]
     write("discovery", rows)

@@ -28,7 +28,7 @@ def test_the_consul_ui_shows_every_agent_passing(demo: str, browser: webdriver.C
     agents = {item.agent for item in ShimClient(RUNTIME).get("/v1/status", StatusReport).instances}
     assert len(agents) == 76
     browser.get(f"{demo}/dc1/services")
-    WebDriverWait(browser, 30).until(lambda page: "77 total" in page.find_element("tag name", "h1").text)
+    WebDriverWait(browser, 30).until(lambda page: "78 total" in page.find_element("tag name", "h1").text)
     WebDriverWait(browser, 30).until(lambda page: page.execute_script(ROWS))
     if os.environ.get("OUTRIDER_UPDATE_PICTURES") == "1":
         browser.save_screenshot(str(PICTURE))
@@ -38,8 +38,8 @@ def test_the_consul_ui_shows_every_agent_passing(demo: str, browser: webdriver.C
         """The page draws only the rows in view: look, then scroll on."""
         health.update(page.execute_script(ROWS))
         page.execute_script(SCROLL)
-        return agents | {"consul"} <= health.keys()
+        return agents | {"consul", "outrider-shim"} <= health.keys()
 
     WebDriverWait(browser, 30, poll_frequency=0.05).until(all_seen)
-    assert health.keys() == agents | {"consul"}
+    assert health.keys() == agents | {"consul", "outrider-shim"}
     assert {name: state for name, state in health.items() if state != "passing"} == {}

@@ -34,15 +34,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def consul_binary() -> Path:
     """The Consul to test with. There must be one: a test that needs it fails without, it is not skipped."""
+    found = find_consul()
+    if not found:
+        pytest.fail("no Consul found: run `make demo` once, or set OUTRIDER_TEST_CONSUL")
+    return found
+
+
+def find_consul() -> Path | None:
+    """The Consul that the environment names, else the cached one, else the installed one."""
     if named := os.environ.get("OUTRIDER_TEST_CONSUL"):
         return Path(named)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outrider" / "consul"
     if cached := sorted(cache.glob("*/consul")):
         return cached[-1]
-    found = shutil.which("consul")
-    if not found:
-        pytest.fail("no Consul found: run `make demo` once, or set OUTRIDER_TEST_CONSUL")
-    return Path(found)
+    installed = shutil.which("consul")
+    return Path(installed) if installed else None
 
 
 @pytest.fixture

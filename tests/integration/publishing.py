@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from conftest import ConsulServer
+from integration.conftest import ConsulServer
 from outrider.fleet.spec import Agent, Host
 from outrider.migration.compile import Definition
 from outrider.migration.overview import overview

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import ConsulServer
+from integration.conftest import ConsulServer
 from outrider.discovery import api, direct
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.records import Entry
@@ -19,12 +18,10 @@ from outrider.registry.services import Service
 
 
 @pytest.fixture(autouse=True)
-def asked(shared_consul: ConsulServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConsulServer]:
+def asked(shared_consul: ConsulServer, monkeypatch: pytest.MonkeyPatch) -> ConsulServer:
     """The server whose address the environment names."""
     monkeypatch.setenv("CONSUL_HTTP_ADDR", shared_consul.http_url)
-    direct._consul.cache_clear()
-    yield shared_consul
-    direct._consul.cache_clear()
+    return shared_consul
 
 
 def register(server: ConsulServer, agent: str, number: int, status: str, output: str, **meta: str) -> None:
@@ -56,6 +53,12 @@ def test_the_answer_of_consul_has_everything_and_says_where_it_is_from(asked: Co
     [instance] = answer.instances
     assert (instance.host, instance.port, instance.ports) == ("mainpc", 7001, {"main": 7001})
     assert (instance.role, instance.epoch, instance.version) == ("holder", 7, "v1")
+
+
+def test_standbys_are_not_called(asked: ConsulServer, tmp_path: Path) -> None:
+    register(asked, "Twice", 1, "passing", "ok", role="standby")
+    register(asked, "Twice", 2, "passing", "ok", role="holder", epoch="7")
+    assert found("Twice", tmp_path) == [("Twice-2", "passing")]
 
 
 async def test_coroutines_ask_it_too(asked: ConsulServer, tmp_path: Path) -> None:
@@ -107,9 +110,12 @@ def test_a_name_unknown_to_a_retired_catalogue_is_asked_of_consul(asked: ConsulS
     writer.close()
 
 
-def test_without_catalogue_and_consul_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
-    direct._consul.cache_clear()
+def test_without_catalogue_and_consul_the_error_says_so(
+    asked: ConsulServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    register(asked, "Any", 1, "passing", "ok")
+    assert api.lookup("Any", runtime=str(tmp_path)).source == "consul"
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")  # another Consul from here on, in the same process
     with pytest.raises(ConsulUnreachable):
         api.lookup("Any", runtime=str(tmp_path))
     writer = CatalogueWriter(tmp_path)

@@ -98,7 +98,7 @@ async def until(condition, timeout_s: float = 5.0) -> None:
 
 def ended(supervisor: ProcessSupervisor, process: Process) -> asyncio.Future[Exit]:
     future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-    supervisor.watch_exit(process, lambda _, how: future.set_result(how))
+    supervisor.watch_exit(process, lambda _: None, lambda _, how: future.set_result(how))
     return future
 
 
@@ -149,7 +149,7 @@ async def test_death_is_told_within_milliseconds(config: Config) -> None:
     for _ in range(10):
         process = await supervisor.start(launch(config, SLEEPER))
         told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        supervisor.watch_exit(process, lambda _p, _e, told=told: told.set_result(time.monotonic()))
+        supervisor.watch_exit(process, lambda _, told=told: told.set_result(time.monotonic()), lambda *_: None)
         began = time.monotonic()
         os.kill(process.pid, signal.SIGKILL)
         delays.append(await told - began)

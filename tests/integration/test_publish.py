@@ -11,14 +11,14 @@ import pytest
 from publishing import HOST, TWO, an_agent, documents, order, wait_until_healthy
 from stand_in import StandIn
 
-from conftest import ConsulServer
+from integration.conftest import ConsulServer
 from outrider.errors import ConsulUnreachable, FleetError, Locked, RolloutFailed
 from outrider.migration.compile import Definition
 from outrider.migration.driver import Driver
 from outrider.migration.overview import overview
 from outrider.migration.publication import Order, Target, predict, publish
 from outrider.registry.kv import Change, get_doc, list_docs, put_docs
-from outrider.registry.layout import FLEET, PLACEMENT, RUN_LOCK, AgentDoc, PlacementDoc
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, RUN_LOCK, AgentDoc, HostDoc, PlacementDoc
 from outrider.registry.lock import RunLock
 
 pytestmark = pytest.mark.integration
@@ -69,10 +69,30 @@ def test_the_second_run_changes_nothing(target: Target, host: StandIn, consul: C
     assert len(host.events) == started
 
 
+def test_what_the_inventory_says_of_a_host_is_published_once_and_what_operators_say_of_it_stays(
+    target: Target, host: StandIn, consul: ConsulServer
+) -> None:
+    assert publish(target, order(TWO)).operations[0] == "describe host local"
+    key = f"{HOSTS}local"
+    doc, index = get_doc(consul.client, key, HostDoc)
+    assert doc == HostDoc(HOST)
+    drained = HostDoc(HOST, "drained", "a new disk", 5.0)
+    put_docs(consul.client, [Change(key, drained, index)])
+    assert not publish(target, order(TWO)).changed
+    with pytest.raises(FleetError, match="c-1 cannot be placed: local: is drained: a new disk"):
+        publish(target, order({**TWO, "c": an_agent()}))
+    larger = msgspec.structs.replace(HOST, cpu=8.0)
+    result = publish(target, msgspec.structs.replace(order(TWO), hosts=[msgspec.to_builtins(larger)]))
+    assert (result.changed, result.operations) == (True, ["describe host local"])
+    assert get_doc(consul.client, key, HostDoc)[0] == msgspec.structs.replace(drained, host=larger)
+    publish(target, Order(state="absent"))
+    assert get_doc(consul.client, key, HostDoc)[0] is None
+
+
 def test_prediction_writes_nothing(target: Target, consul: ConsulServer) -> None:
     result = predict(target, order(TWO))
     assert result.changed
-    assert [shown.before for shown in result.diff] == ["", ""]
+    assert [shown.before for shown in result.diff] == ["", "", ""]
     assert list_docs(consul.client, FLEET, AgentDoc).docs == {}
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from publishing import an_agent, documents, order
 
-from conftest import ConsulServer
+from integration.conftest import ConsulServer
 from outrider.errors import ConsulDenied, ConsulError
 from outrider.migration.publication import Target, publish
 from outrider.registry.client import connect
@@ -42,7 +42,7 @@ RIGHTS = {
     "writing": (
         'key_prefix "outrider/" { policy = "read" } key "outrider/locks/fleet" { policy = "write" } '
         'session_prefix "" { policy = "write" }',
-        "may not write outrider/fleet/a, outrider/placement/a",
+        "may not write outrider/hosts/local",
     ),
 }
 

@@ -60,6 +60,15 @@ def test_a_change_arrives_at_once_as_documents(shared_consul, watching) -> None:
     assert [found for found, _ in docs.docs.values()] == [{"count": 1}]
 
 
+def test_one_more_instance_of_a_service_shows_in_the_index_alone(shared_consul, watching) -> None:
+    node = {"Node": "first", "Address": "10.0.0.8", "Service": {"Service": "Twice"}}
+    shared_consul.client.put("/v1/catalog/register", json.dumps(node).encode())
+    seen = watching(shared_consul, "/v1/catalog/services", by_index=True)
+    assert b"Twice" in seen.change().body
+    shared_consul.client.put("/v1/catalog/register", json.dumps(node | {"Node": "second"}).encode())
+    assert b"Twice" in seen.change().body
+
+
 def test_what_changes_elsewhere_is_not_told(shared_consul, watching) -> None:
     """catalog/node wakes for every node and service; only content that differs is a change."""
     # The first registration also brings the Consul agent's own entry up to date.

@@ -18,6 +18,7 @@ from outrider.errors import EXIT_FAILED
 from outrider.host.reports import ActionReport, InstanceReport, StatusReport
 
 POLL_S = 0.05
+WELL = ("passing", "warning")  # it serves; what it lacks is another agent
 DRAIN_S = 120.0
 Instances = Mapping[str, InstanceReport]
 
@@ -109,6 +110,6 @@ def reached(action: str, now: InstanceReport | None, before: InstanceReport | No
     if action == "stop":
         return now.status == "stopped"
     if action == "start":
-        return now.status == "passing"
+        return now.status in WELL
     anew = before is None or now.pid != before.pid or now.since > before.since
-    return now.status == "passing" and anew
+    return now.status in WELL and anew

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 
 class Neighbour(Struct, frozen=True):
-    """An agent at the other end of a need, and its health. `declared`: instances that should run."""
+    """An agent at the other end of a need, and its health. `declared`: instances that should run.
+
+    warning: instances that serve, but lack a need of their own
+    """
 
     agent: str
     required: bool
     fallback: str
     passing: int
     declared: int
+    warning: int = 0
 
 
 class AgentView(Struct, frozen=True):
@@ -47,6 +51,7 @@ class AgentView(Struct, frozen=True):
     needs: tuple[Neighbour, ...]
     needed_by: tuple[Neighbour, ...]
     instances: tuple[InstanceReport, ...]
+    warning: int = 0
 
 
 def agents(args: argparse.Namespace) -> int:
@@ -103,7 +108,7 @@ def _view(
     needers: list[Neighbour],
     instances: list[InstanceReport],
 ) -> AgentView:
-    passing, declared = _health(instances)
+    passing, declared, warning = _health(instances)
     return AgentView(
         name=name,
         mode=agent.mode if agent else "",
@@ -116,13 +121,14 @@ def _view(
         needs=tuple(needs),
         needed_by=tuple(needers),
         instances=tuple(instances),
+        warning=warning,
     )
 
 
-def _health(instances: list[InstanceReport]) -> tuple[int, int]:
-    """Passing, and those that should run."""
-    wanted = [item for item in instances if item.status != "stopped"]
-    return sum(item.status == "passing" for item in wanted), len(wanted)
+def _health(instances: list[InstanceReport]) -> tuple[int, int, int]:
+    """Passing, those that should run, and those in warning."""
+    found = Counter(item.status for item in instances if item.status != "stopped")
+    return found["passing"], found.total(), found["warning"]
 
 
 def _row(view: AgentView) -> list[str | Text]:
@@ -135,7 +141,7 @@ def _passing(view: AgentView | Neighbour) -> Text:
     """1/1 in the colour of its health; stopped by request if nothing of it should run."""
     if view.declared == 0:
         return status_text("stopped")
-    well = "passing" if view.passing == view.declared else "warning" if view.passing else "critical"
+    well = "passing" if view.passing == view.declared else "warning" if view.passing or view.warning else "critical"
     text = status_text(well)
     text.plain = f"{view.passing}/{view.declared}"
     return text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outrider.errors import ConsulUnreachable, OutriderError, ShimUnreachable
-from outrider.host.reports import InstanceReport, InstanceStatus, StatusReport, Summary
+from outrider.host.reports import InstanceReport, InstanceStatus, StatusReport, Summary, status_said
 
 if TYPE_CHECKING:
     from outrider.registry.client import Consul
@@ -52,6 +52,8 @@ def report_from_consul(runtime: Path, shim: ShimUnreachable) -> StatusReport:
 def _read(
     consul: Consul, agents: Mapping[str, AgentDoc], placements: Mapping[str, PlacementDoc], hosts: set[str]
 ) -> StatusReport:
+    from outrider.registry.kv import list_docs
+    from outrider.registry.layout import HOSTS, HostDoc
     from outrider.registry.services import critical, node_services
 
     checks = critical(consul.get("/v1/health/state/any"))
@@ -73,7 +75,9 @@ def _read(
         hosts=len(hosts),
     )
     fleet = next((doc.fleet for doc in agents.values()), "")
-    return StatusReport(fleet, summary, tuple(sorted(reports, key=lambda report: report.instance)))
+    known = {name: doc for name, (doc, _) in list_docs(consul, HOSTS, HostDoc).docs.items()}
+    found = tuple(sorted(reports, key=lambda report: report.instance))
+    return StatusReport(fleet, summary, found, {name: doc.reason for name, doc in known.items() if doc.closed})
 
 
 def _instance(
@@ -114,4 +118,4 @@ def judged(
         return "passing", output
     if check.status == "warning":
         return "warning", output
-    return ("starting" if output.startswith("starting") else "critical"), output
+    return status_said(output), output

@@ -98,6 +98,6 @@ def sentence(answer: Answer) -> str:
 def view(answer: Answer) -> AnswerView:
     """The answer as `--json` shows it."""
     instances = tuple(
-        InstanceView(**{name: getattr(i, name) for name in i.__struct_fields__}) for i in answer.instances
+        InstanceView(**{name: getattr(i, name) for name in InstanceView.__struct_fields__}) for i in answer.instances
     )
     return AnswerView(answer.agent, instances, answer.age_s, answer.source)

@@ -107,11 +107,38 @@ def _add_looking(commands: Any) -> None:
                 more="With NAME: where it runs,\nwhat it needs, who needs it, and how those are.",
                 example="agents MemoryClient")  # fmt: skip
     made.add_argument("name", nargs="?", metavar="NAME", help="an agent")
+    made = _add(commands, "place", "placing:place", "where instances are placed and why, and where they could go",
+                more="With --explain:\nwhat every host lacks, and who would get it if its host were lost.",
+                example="place\nplace MemoryClient --explain")  # fmt: skip
+    made.add_argument("name", nargs="?", metavar="AGENT", help="an agent, or without --explain an instance")
+    made.add_argument("--explain", action="store_true", help="every host, and what it offers or lacks")
     made = _add(commands, "lookup", "lookup:look_up", "who serves an agent now, as an agent on this host is told",
                 more="From the\ncatalogue, with the age of that knowledge. Exit code 1 if nobody does.",
                 example="lookup MemoryClient --json\nlookup MemoryClient --watch")  # fmt: skip
     made.add_argument("name", metavar="NAME", help="an agent")
     made.add_argument("-w", "--watch", action="store_true", help="show every change, until Ctrl-C")
+    made = _add(commands, "calls", "calls:calls", "who calls whom on this host, how often and how well",
+                more="With NAME: of one agent\nor instance.",
+                example="calls --watch\ncalls MemoryClient --samples")  # fmt: skip
+    made.add_argument("name", nargs="?", metavar="NAME", help="an agent or an instance")
+    made.add_argument("-w", "--watch", action="store_true", help="go on showing it, until Ctrl-C")
+    made.add_argument("--samples", action="store_true", help="also calls that failed or were slow, with traces")
+    made = _add(commands, "breakers", "calls:breakers", "the circuits of this host's callers, open ones first",
+                more="Exit code 1 if one is not closed.",
+                example="breakers\nbreakers MemoryClient --json")  # fmt: skip
+    made.add_argument("name", nargs="?", metavar="NAME", help="an agent or an instance")
+    made = _add(commands, "events", "history:events", "what happened to instances, and why, as this host saw it",
+                more="With NAME: to one\nagent, instance or host.",
+                example="events --since 1h\nevents Memory --what critical,holder\nevents --follow")  # fmt: skip
+    made.add_argument("name", nargs="?", metavar="NAME", help="an agent, an instance or a host")
+    made.add_argument("--since", type=_span, default=0.0, metavar="SPAN", help="not older than: 30s, 5m, 1h, 7d")
+    made.add_argument("--what", type=_words, default=(), metavar="KINDS", help="only these, as critical,holder")
+    made.add_argument("--limit", type=_count, default=100, metavar="N", help="at most so many, the last ones (100)")
+    made.add_argument("-f", "--follow", action="store_true", help="go on as they happen, until Ctrl-C")
+    made = _add(commands, "uptime", "history:uptime", "the share of time in which agents could be called",
+                more="Time that no shim here\nobserved, or without Consul, is left out.",
+                example="uptime\nuptime Memory --json")  # fmt: skip
+    made.add_argument("name", nargs="?", metavar="AGENT", help="an agent")
     made = _add(commands, "logs", "logs:logs", "what an instance of this host wrote",
                 more="Also when the shim is gone.",
                 example="logs MemoryClient -n 20 -f")  # fmt: skip
@@ -138,6 +165,32 @@ def _add_acting(commands: Any) -> None:
         made.set_defaults(action=action)
         if action == "stop":
             made.add_argument("--all", action="store_true", help="drain this host, stop everything and end the shim")
+
+    made = _add(commands, "drain", "placing:drain", "move everything off a host, without failed calls",
+                more="What may not\nrun elsewhere stays and is named; exit code 1 then. It may be run again.",
+                example="drain gpu2 --reason 'a new disk'")  # fmt: skip
+    made.add_argument("host", metavar="HOST", help="a host of the inventory")
+    made.add_argument("--reason", default="", metavar="TEXT", help="why, for others to read")
+    made.add_argument("--wait", type=_wait, default=300.0, metavar="S", help="seconds to wait (300); 0: do not wait")
+    made = _add(commands, "undrain", "placing:undrain", "let instances be placed on a host again",
+                more="What was moved\nstays where it is, unless the fleet file gives it a failback_s.",
+                example="undrain gpu2")  # fmt: skip
+    made.add_argument("host", metavar="HOST", help="a host of the inventory")
+
+
+def _wait(text: str) -> float:
+    return 0.0 if float(text) == 0 else _seconds(text)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
+
+
+def _span(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if text[-1:] not in units:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed: a number and s, m, h or d, as 1h")
+    return _seconds(text[:-1]) * units[text[-1]]
 
 
 def _count(text: str) -> int:

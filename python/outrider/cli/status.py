@@ -68,10 +68,12 @@ def summary_line(report: StatusReport) -> Text:
     line = Text(f"fleet {report.fleet}: ")
     line.append(f"{summary.passing}/{summary.instances} passing", style="green" if well else "bold red")
     for state, number in counts.most_common():
-        line.append(f", {number} {state}", style="" if state == "stopped" else "bold red")
+        line.append(f", {number} {state}", style={"stopped": "", "warning": "yellow"}.get(state, "bold red"))
     line.append(f"; {count(summary.agents, 'agent')} on {count(summary.hosts, 'host')}; ")
     reachable = summary.consul == "reachable"
     line.append("Consul answers" if reachable else "Consul does not answer", style="" if reachable else "bold red")
+    for host, reason in report.drained.items():
+        line.append(f"; {host} is drained{f' ({reason})' if reason else ''}", style="yellow")
     oldest = max((item.age_s for item in report.instances), default=0.0)
     if not reachable and oldest > 0:
         line.append(f" (other hosts as of {oldest:.0f} s ago)", style="bold red")

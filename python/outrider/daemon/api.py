@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,11 @@ from aiohttp import web
 
 from outrider.daemon.commands import act, restartable
 from outrider.daemon.doctor import examine
+from outrider.daemon.fleet_view import status_of
+from outrider.daemon.listener import Listener
+from outrider.daemon.placing import add_placing
 from outrider.errors import HostError, OutriderError, UnknownAgent
 from outrider.host.logs import follow, tail
-from outrider.host.reports import InstanceReport, StatusReport, Summary
 
 if TYPE_CHECKING:
     from outrider.daemon.shim import Shim
@@ -25,7 +27,7 @@ SHIM = web.AppKey["Shim"]("shim")
 
 
 async def serve_api(shim: Shim) -> Callable[[], Awaitable[None]]:
-    """Listen on the socket and on loopback. Returns what stops it. Raises HostError if it cannot listen."""
+    """Listen on the socket and on TCP. Returns what stops it. Raises HostError if it cannot listen."""
     private, public = web.Application(middlewares=[_errors]), web.Application(middlewares=[_errors])
     for app in (private, public):
         app[SHIM] = shim
@@ -34,22 +36,27 @@ async def serve_api(shim: Shim) -> Callable[[], Awaitable[None]]:
         app.router.add_get("/health", _health)
     private.router.add_get("/v1/status", _status)
     private.router.add_get("/v1/doctor", _doctor)
+    private.router.add_get("/v1/calls", _calls)
+    private.router.add_get("/v1/breakers", _breakers)
+    private.router.add_get("/v1/events", _events)
+    private.router.add_get("/v1/uptime", _uptime)
     private.router.add_get("/v1/logs/{instance}", _logs)
+    add_placing(private, SHIM)
     private.router.add_post("/v1/agents/{name}/{action}", _act)
     private.router.add_post("/v1/shutdown", _shut_down)
     runners = [web.AppRunner(app, access_log=None, handle_signals=False) for app in (private, public)]
     for runner in runners:
         await runner.setup()
     await _listen_on_socket(runners[0], shim.config.socket)
-    try:
-        await web.TCPSite(runners[1], shim.config.http_host, shim.config.http_port).start()
-    except OSError as error:
-        where = f"{shim.config.http_host}:{shim.config.http_port}"
-        raise HostError(f"cannot listen on {where}: {error.strerror}", hint="set another http_port") from error
+    config = shim.config
+    listener = Listener(runners[1], config.http_host, config.http_port, config.http_tls)
+    await listener.start()
+    shim.renewals.append(listener.renew)
 
     async def stop() -> None:
         for runner in runners:
             await runner.cleanup()
+        listener.close()
 
     return stop
 
@@ -76,12 +83,27 @@ async def _errors(
     try:
         return await handler(request)
     except OutriderError as error:
-        status = 404 if isinstance(error, UnknownAgent) else 409
+        status = 400 if isinstance(error, _BadQuery) else 404 if isinstance(error, UnknownAgent) else 409
         return _json({"error": error.message, "hint": error.hint}, status=status)
 
 
 def _json(value: object, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+class _BadQuery(OutriderError):
+    """A request whose query cannot be understood: 400."""
+
+
+def _number(request: web.Request, name: str, default: float) -> float:
+    """From the query, not below 0. Raises _BadQuery."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise _BadQuery(f"{request.path}: {name} is {text[:40]!r}, allowed is a number from 0 on")
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -94,73 +116,32 @@ async def _health(request: web.Request) -> web.Response:
 
 
 async def _service_discovery(request: web.Request) -> web.Response:
-    """Prometheus HTTP service discovery: this shim and each host's shim that Consul knows."""
-    shim = request.app[SHIM]
-    target = f"{shim.config.http_host}:{shim.config.http_port}"
-    return _json([{"targets": [target], "labels": {"fleet": shim.config.fleet, "host": shim.config.host}}])
+    """Prometheus HTTP service discovery: each host's shim, as Consul knows it."""
+    return _json(request.app[SHIM].targets.groups())
 
 
 async def _status(request: web.Request) -> web.Response:
     return _json(status_of(request.app[SHIM]))
 
 
-def status_of(shim: Shim) -> StatusReport:
-    """Every instance that documents place anywhere: this host's at first hand, the others' as Consul says."""
-    age = max(0.0, time.monotonic() - shim.confirmed_at) if shim.confirmed_at else time.time() - shim.started
-    view = shim.feed.view
-    served = {i.instance: i for entry in shim.publisher.entries.values() for i in entry.instances}
-    outputs = {check.service_id: check.output for check in view.critical if check.service_id}
-    reports = [_local_report(shim, name) for name in shim.locals]
-    for placement in view.placements.values():
-        for placed in placement.instances:
-            if placed.host == shim.config.host and placed.instance in shim.locals:
-                continue
-            instance = served.get(placed.instance)
-            reports.append(
-                InstanceReport(
-                    agent=placement.agent,
-                    instance=placed.instance,
-                    host=placed.host,
-                    address=instance.address if instance else "",
-                    port=instance.port if instance else 0,
-                    status=instance.status if instance else ("stopped" if placed.state == "stopped" else "critical"),
-                    role=instance.role if instance else "",
-                    epoch=instance.epoch if instance else 0,
-                    version=placed.version,
-                    since=instance.since if instance else 0.0,
-                    age_s=age,
-                    detail=outputs.get(placed.instance, "" if instance else "not registered"),
-                )
-            )
-    reports.sort(key=lambda report: report.instance)
-    summary = Summary(
-        agents=len({report.agent for report in reports}),
-        instances=len(reports),
-        passing=sum(report.status == "passing" for report in reports),
-        hosts=len({report.host for report in reports}),
-        consul="reachable" if shim.reachable else "unreachable",
-    )
-    return StatusReport(fleet=shim.config.fleet, summary=summary, instances=tuple(reports))
+async def _events(request: web.Request) -> web.Response:
+    """`?name=&what=a,b&since=UNIX&limit=N`."""
+    query = request.query
+    what = frozenset(filter(None, query.get("what", "").split(",")))
+    since, limit = _number(request, "since", 0.0), int(_number(request, "limit", 100.0))
+    return _json(request.app[SHIM].history.events(query.get("name", ""), what, since, limit))
 
 
-def _local_report(shim: Shim, name: str) -> InstanceReport:
-    local = shim.locals[name]
-    return InstanceReport(
-        agent=local.doc.name,
-        instance=local.instance,
-        host=shim.config.host,
-        address=shim.config.address,
-        port=local.main_port,
-        status=local.status,
-        role=local.role,
-        epoch=0,
-        version=local.doc.version,
-        since=local.since,
-        age_s=0.0,
-        detail=local.detail,
-        pid=local.pid,
-        restarts=local.restarts,
-    )
+async def _uptime(request: web.Request) -> web.Response:
+    return _json(request.app[SHIM].history.uptime(request.query.get("agent", "")))
+
+
+async def _calls(request: web.Request) -> web.Response:
+    return _json(request.app[SHIM].calls.calls_report())
+
+
+async def _breakers(request: web.Request) -> web.Response:
+    return _json(request.app[SHIM].calls.breakers_report())
 
 
 async def _doctor(request: web.Request) -> web.Response:
@@ -173,7 +154,7 @@ async def _logs(request: web.Request) -> web.StreamResponse:
     path = shim.config.log_dir / "agents" / f"{instance}.log"
     if instance not in shim.locals or not path.exists():
         raise UnknownAgent(f"no instance {instance} on host {shim.config.host} has a log")
-    lines = min(int(request.query.get("lines", "100")), 100_000)
+    lines = min(int(_number(request, "lines", 100.0)), 100_000)
     if "follow" not in request.query:
         return web.Response(text="".join(f"{line}\n" for line in tail(path, lines)))
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})

@@ -35,5 +35,9 @@ def _findings(shim: Shim) -> Iterator[Finding]:
     yield Finding("documents", published, found, "" if published else "publish the fleet: run playbooks/site.yml")
     ill = [local for local in shim.locals.values() if local.status not in ("passing", "warning", "stopped")]
     yield Finding("instances", not ill, f"{len(shim.locals) - len(ill)} of {len(shim.locals)} instances here are well")
+    if shim.local_ports:
+        trouble = shim.local_ports.trouble
+        hint = "journalctl -u outrider-local-ports" if trouble else ""
+        yield Finding("local ports", not trouble, trouble or "HAProxy knows who serves what this host needs", hint)
     for local in ill:
         yield Finding(local.instance, False, local.detail or local.status, f"outrider logs {local.instance}")

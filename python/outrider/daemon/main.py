@@ -14,8 +14,10 @@ from pathlib import Path
 import uvloop
 
 from outrider.daemon.api import serve_api
+from outrider.daemon.notify import Notifier
 from outrider.daemon.shim import Shim
 from outrider.errors import OutriderError
+from outrider.host.access import passable_folder
 from outrider.host.config import Config, load_config
 from outrider.host.process_supervisor import ProcessSupervisor
 from outrider.host.supervisor import Supervisor
@@ -43,28 +45,37 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(config: Config) -> int:
     os.umask(0o027)
-    for folder in (config.runtime_dir, config.state_dir, config.log_dir, config.releases):
+    own = [config.runtime_dir, config.state_dir, config.log_dir]
+    if config.releases_dir is None:  # else it is root's, and the shim reads there
+        own.append(config.releases)
+    for folder in own:
         folder.mkdir(parents=True, exist_ok=True)
+        if config.supervisor == "systemd":
+            passable_folder(folder)  # the agents have other users
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config))
 
 
 async def _serve(config: Config) -> int:
     """Start everything, wait for a reason to stop, stop everything."""
+    systemd = Notifier()  # first, so that nothing we start has its variables
     shim = Shim(config, _supervisor(config))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, shim.ended.set)
     stop_api = await serve_api(shim)
     await shim.start()
+    systemd.ready()
     log.info("the shim of host %s serves fleet %s, socket %s", config.host, config.fleet, config.socket)
     # What lives now lives long: keep the collector from walking it again and again.
     gc.collect()
     gc.freeze()
     await shim.ended.wait()
+    systemd.stopping()
     log.info("the shim ends; the instances that run go on")
     await stop_api()
     await shim.stop()
+    systemd.close()
     return 0
 
 

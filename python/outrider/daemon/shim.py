@@ -7,33 +7,45 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from outrider.daemon.call_listener import CallListener, trusted_users
+from outrider.daemon.call_reports import CallReports
+from outrider.daemon.fleet_view import instance_reports, local_report
+from outrider.daemon.history import History
 from outrider.daemon.metrics import Metrics
+from outrider.daemon.peering import Peering
+from outrider.daemon.singletons import Singletons
+from outrider.daemon.targets import SERVICE, Targets, shim_service
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.feed import Feed
 from outrider.discovery.records import Entry
 from outrider.errors import ConsulError
+from outrider.failover.placer_loop import Placer
 from outrider.fleet.effective import default_probes
 from outrider.fleet.spec import Agent
 from outrider.host.agent_host import AgentHost
+from outrider.host.care import Care
 from outrider.host.config import Config
+from outrider.host.degradation import Degradation, places
+from outrider.host.local_ports import LocalPorts
 from outrider.host.logs import rotate
+from outrider.host.loop_lag import LoopLag
 from outrider.host.probes import ProbeLoop
-from outrider.host.publisher import Publisher, entries_of
-from outrider.host.registrar import Registrar
+from outrider.host.publisher import Picture, Publisher, marked, picture_of
+from outrider.host.registrar import CHECK_PREFIX, Registrar
 from outrider.host.runner import Probing, Verdict
 from outrider.host.state import Local
 from outrider.host.supervisor import Supervisor
 from outrider.registry.client import connect
-from outrider.registry.layout import TAG, service_name
+from outrider.registry.layout import TAG, Placed, service_name
 from outrider.registry.services import Service
 from outrider.registry.watch import Contact
 
 log = logging.getLogger("outrider.shim")
 
 TICK_S = 1.0
-CHECK_PREFIX = "outrider:"
 
 
 def service_of(local: Local, host: str, address: str) -> Service:
@@ -51,7 +63,7 @@ def service_of(local: Local, host: str, address: str) -> Service:
         meta={
             "agent": local.doc.name,
             "version": local.doc.version,
-            "epoch": "0",
+            "epoch": str(local.epoch),
             "host": host,
             "mode": agent.mode,
             "role": local.role,
@@ -83,8 +95,15 @@ class Shim:
             on_members=self._members_changed,
             on_contact=self._contact,
         )
-        self.publisher = Publisher(self._writer, self._entries)
+        self.publisher = Publisher(self._writer, self._picture)
         self.registrar = Registrar(self.consul, self._executor, config.host, lambda: self.feed.view.critical)
+        self.peering = Peering(config, lambda: self.targets.peers, self.publisher.changed)
+        consuls = [self.consul, *(connect(address) for address in config.consul.server_addresses())]
+        self.singletons = Singletons(
+            config, consuls, self.peering.peers, lambda: self.feed.view, self.locals, self._lease_changed
+        )
+        self.targets = Targets(self.consul, config)
+        self.renewals: list[Callable[[], Awaitable[None]]] = []  # called with each tick
         self.agents = AgentHost(
             config,
             supervisor,
@@ -92,8 +111,26 @@ class Shim:
             changed=self._local_changed,
             removed=self._local_removed,
             serves=self.publisher.serves,
+            lacks=lambda instance: self.degradation.reasons.get(instance, ""),
         )
+        self.lag = LoopLag()
+        self.care = Care(lambda: self.agents.runners, self.lag.late_since)
+        self.degradation = Degradation(self._places, self.publisher.serves, self._degraded)
         self.publisher.on_published.append(self.agents.news)
+        self.publisher.on_published.append(self.degradation.look)
+        self.calls = CallReports(self.locals, lambda: self.publisher.entries, self.publisher.changed)
+        self.placer = Placer(
+            self.consul,
+            self._executor,
+            config.host,
+            lambda: self.feed.view,
+            leases=lambda: self.singletons.leases,
+            heard=lambda: self.peering.heard,
+        )
+        self.history = History(config.state_dir, config.host, lambda: instance_reports(self), lambda: self.reachable)
+        self.publisher.on_published.append(self.history.changed)
+        self._call_listener: CallListener | None = None
+        self.local_ports: LocalPorts | None = None
         self.reachable = True
         self.confirmed_at = 0.0
         self._lost_at = 0.0
@@ -101,23 +138,55 @@ class Shim:
 
     async def start(self) -> None:
         """Take over what runs, then follow Consul."""
+        self.lag.start()
+        pids = trusted_users(lambda: [local.pid for local in self.locals.values() if local.pid])
+        self._call_listener = CallListener(self.config.runtime_dir, self.calls.take, pids)
+        self.singletons.start()
         self.agents.start_from_disk()
+        await asyncio.sleep(0)  # what runs is taken over in this turn: a catalogue without it must never be seen
         self.publisher.publish()
+        await self.peering.start()
+        self.registrar.want(shim_service(self.config))
         with contextlib.suppress(ConsulError):
             await asyncio.get_running_loop().run_in_executor(self._executor, lambda: self.consul.version)
         with contextlib.suppress(ConsulError):
             await self.registrar.audit()
         self.registrar.start()
         self.feed.start()
+        self.targets.start()
+        if self.config.placer:
+            self.placer.start()
+        if self.config.local_ports:
+            self.local_ports = LocalPorts(
+                self.config.local_ports,
+                self.config.runtime_dir / "local-ports.state",
+                lambda: self.publisher.entries,
+                self.config.host,
+            )
+            self.publisher.on_published.append(self.local_ports.news)
+            self.local_ports.start()
+        self.history.start()
         self._ticker = asyncio.get_running_loop().create_task(self._tick(), name="tick")
 
     async def stop(self) -> None:
         """End the shim alone: instances run on, stay registered, and the next shim takes them over."""
         if self._ticker:
             self._ticker.cancel()
+        self.care.stop()
+        self.degradation.stop()
+        self.lag.stop()
+        if self._call_listener:
+            self._call_listener.close()
+        if self.local_ports:
+            await self.local_ports.stop()
+        await self.peering.stop()
+        await self.placer.stop()
         await self.agents.abandon()
+        await self.singletons.stop()
         await self.registrar.stop()
         await self.feed.stop()
+        await self.targets.stop()
+        self.history.stop()
         self._writer.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
@@ -127,6 +196,7 @@ class Shim:
         with contextlib.suppress(ConsulError):
             await self.registrar.take_host_out("shut down by request")
         await self.agents.stop_all()
+        self.registrar.unwant(SERVICE)
         if not await self.registrar.settled(timeout_s=10.0):
             log.warning("not every service could be deregistered: Consul does not answer")
         with contextlib.suppress(ConsulError):
@@ -134,8 +204,27 @@ class Shim:
         self._writer.retire()
         self.ended.set()
 
-    def _entries(self) -> dict[str, Entry]:
-        return entries_of(self.feed.view, self.locals, self.config.host, self.config.address, self._last)
+    def _picture(self) -> Picture:
+        leases = self.singletons.leases
+        config = self.config
+        lacking, told = self.degradation.reasons.keys(), self.peering.evidence
+        picture = picture_of(
+            self.feed.view, self.locals, leases, config.host, config.address, self._last, lacking, told
+        )
+        picture.entries = marked(self.singletons.waited_for(picture.entries, time.monotonic()), self.calls.ill)
+        return picture
+
+    def _places(self) -> list[tuple[Agent, Placed]]:
+        """Every instance of the fleet, as Consul has it; only those here, until it has answered."""
+        view = self.feed.view
+        if view.documents_read:
+            return places(view.agents, view.placements)
+        return [(local.doc.agent, local.placed) for local in self.locals.values()]
+
+    def _degraded(self) -> None:
+        for runner in self.agents.runners.values():
+            runner.needs_changed()
+        self.publisher.changed()
 
     def _probes(self, local: Local, agent: Agent, verdict: Verdict) -> Probing:
         return ProbeLoop(
@@ -144,27 +233,47 @@ class Shim:
             address=self.config.address,
             ports=local.ports,
             heartbeat=self.config.runtime_dir / "beats" / local.instance,
+            agent=local.doc.name,
+            runtime=self.config.runtime_dir,
             on_result=verdict,
             on_latency=self.metrics.probe_seconds,
+            silences=self.care,
         )
 
     def _local_changed(self, local: Local) -> None:
+        if local.instance not in self.locals:
+            self.degradation.documents_changed()
         self.locals[local.instance] = local
+        self.peering.tell(local)
+        self.singletons.follow(local)
+        if local.pid is None:
+            self.care.died(local.instance)
         self.publisher.publish() if local.status == "critical" else self.publisher.changed()
         self.registrar.want(service_of(local, self.config.host, self.config.address))
+        self.history.noticed(local_report(self, local.instance))
 
     def _local_removed(self, instance: str) -> None:
         self.locals.pop(instance, None)
+        self.peering.gone(instance)
+        self.singletons.forget(instance)
         self.publisher.changed()
         self.registrar.unwant(instance)
 
     def _documents_changed(self) -> None:
         view = self.feed.view
+        self.degradation.documents_changed()
         self.agents.apply(view.agents, view.placements)
+        self.singletons.follow_all()
         self.registrar.complete = True
         self.publisher.changed()
 
+    def _lease_changed(self, local: Local | None) -> None:
+        self.publisher.changed()
+        if local:
+            self.registrar.want(service_of(local, self.config.host, self.config.address))
+
     def _members_changed(self) -> None:
+        self.peering.consul_says(self.feed.view.critical)
         self.publisher.changed()
 
     def _contact(self, contact: Contact) -> None:
@@ -184,10 +293,16 @@ class Shim:
         while True:
             await asyncio.sleep(TICK_S)
             try:
+                self.calls.tick()
+                self.history.tick()
+                self.singletons.keeper.tick()
+                for renew in self.renewals:
+                    await renew()
                 if await self.feed.confirm():
                     self.confirmed_at = time.monotonic()
                     self.publisher.confirm()
                     await self.registrar.beat()
+                    await self.registrar.correct()
             except ConsulError as error:
                 log.debug("tick: %s", error.message)
             except Exception:

@@ -50,15 +50,16 @@ class _Health(Struct):
     Checks: list[_Check]
 
 
-@cache
-def _consul() -> Consul:
-    return consul_of_environment()
-
-
 def consul_of_environment(timeout_s: float = 2.0) -> Consul:
     """Consul where its own tools look for it: CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN_FILE. Nothing is sent yet."""
-    address = replace(address_of(os.environ.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500"), timeout_s=timeout_s)
-    token_file = os.environ.get("CONSUL_HTTP_TOKEN_FILE")
+    where, token_file = os.environ.get("CONSUL_HTTP_ADDR"), os.environ.get("CONSUL_HTTP_TOKEN_FILE")
+    return _consul_at(where or "127.0.0.1:8500", token_file or "", timeout_s)
+
+
+@cache
+def _consul_at(where: str, token_file: str, timeout_s: float) -> Consul:
+    """One for all lookups of a process, so that its connection stays open."""
+    address = replace(address_of(where), timeout_s=timeout_s)
     return connect(address.with_token_file(token_file) if token_file else address)
 
 
@@ -83,19 +84,26 @@ def lookup_directly(name: str) -> Answer:
     service = service_name(name)
     if not service or "/" in service:
         raise _unknown(name)
-    reply = _consul().get(f"/v1/health/service/{service}", params={"cached": ""})
+    reply = consul_of_environment().get(f"/v1/health/service/{service}", params={"cached": ""})
     found = [item for item in decode(reply.body or b"[]", list[_Health]) if TAG in (item.Service.Tags or ())]
     if not found:
         raise _unknown(name)
     observed = [Observed(_instance(name, item), evidence_of(item.Checks)) for item in found]
-    return Answer(name, routing_set(observed), reply.age_s, "consul")
+    called = [seen for seen in observed if seen.instance.role != "standby"]
+    return Answer(name, routing_set(called), reply.age_s, "consul")
 
 
 def _unknown(name: str) -> UnknownAgent:
-    services = decode(_consul().get("/v1/catalog/services", params={"cached": ""}).body or b"{}", dict[str, list[str]])
+    services = decode(
+        consul_of_environment().get("/v1/catalog/services", params={"cached": ""}).body or b"{}", dict[str, list[str]]
+    )
     ours = [service for service, tags in services.items() if TAG in tags]
     near = difflib.get_close_matches(name, ours, 3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"Consul at {_consul().address} knows {len(ours)} agents"
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"Consul at {consul_of_environment().address} knows {len(ours)} agents"
+    )
     return UnknownAgent(f"Consul knows no agent {name}, and no catalogue of this host does", hint=hint)
 
 

@@ -1,6 +1,6 @@
 """What Consul knows of the fleet, kept fresh: documents, membership and failures.
 
-Four blocking queries feed it however big the fleet is: the two document prefixes, a slow one for membership
+Five blocking queries feed it however big the fleet is: the prefixes of documents, a slow one for membership
 (`catalog/services` wakes, then one read per host) and a fast one for failures (`health/state/critical`: two bytes at
 rest, woken in 4 ms; a watch on one big service took 172 ms and 2 MB at 2,000 instances). Callbacks run on the event
 loop; everything that blocks runs in threads.
@@ -16,12 +16,12 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from outrider.errors import ConsulError
 from outrider.registry import kv, services
 from outrider.registry.client import Consul, Reply
-from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, PlacementDoc
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, PlacementDoc
 from outrider.registry.services import CheckState, Service
 from outrider.registry.watch import Contact, Watch
 
@@ -38,13 +38,18 @@ REREAD_S = 30.0
 
 
 class View(Struct):
-    """The fleet as last read from Consul. `members`: node to its services; `critical`: checks that are critical now."""
+    """The fleet as last read from Consul. `members`: node to its services; `critical`: checks that are critical now.
+
+    hosts: what the inventory and operators say of each; nodes: those that the catalog has
+    """
 
     agents: dict[str, AgentDoc]
     placements: dict[str, PlacementDoc]
     members: dict[str, tuple[Service, ...]]
     critical: tuple[CheckState, ...] = ()
     documents_read: bool = False
+    hosts: dict[str, HostDoc] = field(default_factory=dict)
+    nodes: frozenset[str] = frozenset()
 
 
 class Feed:
@@ -76,8 +81,10 @@ class Feed:
         self._watches = [
             self._watch(f"/v1/kv/{FLEET}", {"recurse": ""}, self._fleet_changed),
             self._watch(f"/v1/kv/{PLACEMENT}", {"recurse": ""}, self._placement_changed),
+            self._watch(f"/v1/kv/{HOSTS}", {"recurse": ""}, self._hosts_changed),
             self._watch(CRITICAL_PATH, CRITICAL_PARAMS, self._critical_changed),
-            self._watch("/v1/catalog/services", {}, lambda _: self._members_stale.set()),
+            # It lists names and tags: one more instance of a service shows in its index alone.
+            self._watch("/v1/catalog/services", {}, lambda _: self._members_stale.set(), by_index=True),
         ]
 
     def start(self) -> None:
@@ -106,14 +113,18 @@ class Feed:
         self._on_contact(Contact(ok=True, known_leader=reply.known_leader, error="", at=time.monotonic()))
         return reply.known_leader
 
-    def _watch(self, path: str, params: Mapping[str, str], on_change: Callable[[Reply], None]) -> Watch:
+    def _watch(
+        self, path: str, params: Mapping[str, str], on_change: Callable[[Reply], None], *, by_index: bool = False
+    ) -> Watch:
         def in_loop(reply: Reply) -> None:
             self._loop.call_soon_threadsafe(on_change, reply)
 
         def contact(contact: Contact) -> None:
             self._loop.call_soon_threadsafe(self._on_contact, contact)
 
-        return Watch(self._consul, path, params=params, on_change=in_loop, on_contact=contact, name=path)
+        return Watch(
+            self._consul, path, params=params, on_change=in_loop, on_contact=contact, name=path, by_index=by_index
+        )
 
     def _fleet_changed(self, reply: Reply) -> None:
         docs = kv.decode_docs(reply, FLEET, AgentDoc)
@@ -126,6 +137,13 @@ class Feed:
         self._report(docs.problems)
         self._placements = {doc.agent: doc for doc, _ in docs.docs.values()}
         self._documents_changed(PLACEMENT, reply.index)
+
+    def _hosts_changed(self, reply: Reply) -> None:
+        docs = kv.decode_docs(reply, HOSTS, HostDoc)
+        self._report(docs.problems)
+        self.view.hosts = {name: doc for name, (doc, _) in docs.docs.items()}
+        self._members_stale.set()
+        self._on_members()
 
     def _documents_changed(self, prefix: str, index: int) -> None:
         """Pass both kinds on, unless one is missing altogether and nobody is known to have deleted it.
@@ -164,8 +182,8 @@ class Feed:
             self._on_members()
 
     def hosts(self) -> set[str]:
-        """Hosts that any placement names."""
-        return {placed.host for doc in self.view.placements.values() for placed in doc.instances}
+        """Hosts that are described, or that any placement names."""
+        return self.view.hosts.keys() | {p.host for doc in self.view.placements.values() for p in doc.instances}
 
     async def _keep_members(self) -> None:
         """Read the hosts' services whenever something was registered, and every 30 s in case a wake-up was lost."""
@@ -189,8 +207,9 @@ class Feed:
         members: dict[str, tuple[Service, ...]] = {}
         for host in sorted(self.hosts()):
             members[host] = tuple(await self._thread(partial(services.node_services, self._consul, host)))
-        if members != self.view.members:
-            self.view.members = members
+        nodes = await self._thread(partial(services.nodes, self._consul))
+        if (members, nodes) != (self.view.members, self.view.nodes):
+            self.view.members, self.view.nodes = members, nodes
             self._on_members()
 
     async def _thread(self, call: Callable[[], T]) -> T:

@@ -11,7 +11,10 @@ Role = Literal["replica", "holder", "standby"]
 
 
 class Instance(Struct, frozen=True, array_like=True):
-    """One instance that may be called. `since` is Unix seconds; `ports` by name; `status` is critical only in panic."""
+    """One instance that may be called. `since` is Unix seconds; `ports` by name; `status` is critical only in panic.
+
+    `ill`: callers of this host get no answers out of it, whatever its probes say; others are called first.
+    """
 
     agent: str
     instance: str
@@ -25,6 +28,7 @@ class Instance(Struct, frozen=True, array_like=True):
     version: str = ""
     weight: float = 1.0
     since: float = 0.0
+    ill: bool = False
 
 
 class Entry(Struct, frozen=True, array_like=True):

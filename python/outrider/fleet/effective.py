@@ -7,10 +7,13 @@ import hashlib
 import msgspec
 from msgspec.structs import replace
 
-from outrider.fleet.spec import Agent, Probe
+from outrider.fleet.ports import CALL
+from outrider.fleet.spec import Agent, Host, Probe
 
 # What changes how people and Consul see an agent, but not its process.
-_NOT_RUNNING = ("tags", "tier", "description", "hosts", "labels", "count", "standbys", "mode", "restart", "needs")
+_SEEN = ("tags", "tier", "description")
+_PLACED = ("hosts", "labels", "count", "standbys", "mode", "restart", "failback_s", "needs")
+_NOT_RUNNING = _SEEN + _PLACED
 
 
 def agent_on(agent: Agent, entry: str) -> Agent:
@@ -27,15 +30,27 @@ def agent_on(agent: Agent, entry: str) -> Agent:
     )
 
 
+def may_run_on(agent: Agent, host: Host) -> bool:
+    """Whether the host, or a group of it, is among the agent's, and has its labels."""
+    named = agent.on_host()
+    return (not named or any(name in named for name in (host.name, *host.groups))) and all(
+        host.labels.get(label) == value for label, value in agent.labels.items()
+    )
+
+
 def probe_port(agent: Agent, probe: Probe) -> str:
     """Name of the port that `probe` asks."""
+    if probe.type == "call" and not probe.port:
+        return CALL
     return probe.port or ("health" if "health" in agent.ports else "main")
 
 
 def default_probes(agent: Agent) -> tuple[Probe, ...]:
-    """What an agent without probes gets: http where it has a port for it, else whether its port accepts."""
+    """What an agent without probes gets: http if it has a port for it, else its health method, else tcp."""
     if "health" in agent.ports:
         return (Probe(type="http"),)
+    if CALL in agent.ports:
+        return (Probe(type="call", port=CALL),)
     return (Probe(type="tcp"),) if agent.ports else ()
 
 

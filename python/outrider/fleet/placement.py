@@ -12,6 +12,7 @@ from outrider.fleet.rooms import Room, Want, wants_of
 from outrider.fleet.spec import Fleet, Host
 
 CANNOT = "cannot be placed"
+NOTHING: Mapping[str, str] = {}
 REASONS = 6  # hosts that one refusal names; a hundred would hide what it says
 
 
@@ -35,13 +36,15 @@ Current = Mapping[str, Sequence[Slot]]
 Slots = dict[str, dict[int, Slot]]
 
 
-def place(fleet: Fleet, hosts: Sequence[Host], current: Current) -> dict[str, tuple[Slot, ...]]:
+def place(
+    fleet: Fleet, hosts: Sequence[Host], current: Current, closed: Mapping[str, str] | None = None
+) -> dict[str, tuple[Slot, ...]]:
     """Agent to its slots. An instance that may stay where `current` has it stays.
 
-    Higher priority is placed first. Replicas spread over the entries of `hosts`, then over hosts. Raises FleetError
-    naming every instance without a place and what each host lacks.
+    `closed`: host to why nothing new may be put there. Higher priority is placed first; replicas spread over the
+    entries of `hosts`, then over hosts. Raises FleetError naming every instance without a place and what hosts lack.
     """
-    slots, unplaced = solve(fleet, hosts, current)
+    slots, unplaced = solve(fleet, hosts, current, closed or {})
     if unplaced:
         problems = [f"{item.instance} {CANNOT}: {item.reason}" for item in unplaced]
         raise FleetError(problems, hint="give the hosts more room, relax the constraints, or run fewer instances")
@@ -49,7 +52,7 @@ def place(fleet: Fleet, hosts: Sequence[Host], current: Current) -> dict[str, tu
 
 
 def solve(
-    fleet: Fleet, hosts: Sequence[Host], current: Current
+    fleet: Fleet, hosts: Sequence[Host], current: Current, closed: Mapping[str, str] = NOTHING
 ) -> tuple[dict[str, tuple[Slot, ...]], tuple[Unplaced, ...]]:
     """As `place`, but with what cannot be placed as a value.
 
@@ -59,7 +62,7 @@ def solve(
     slots: Slots = {}
     unplaced: list[Unplaced] = []
     for attempt in (_stay_first, _by_priority, _afresh):
-        rooms = [Room.of(host) for host in sorted(hosts, key=lambda host: host.name)]
+        rooms = [Room.of(host, closed.get(host.name, "")) for host in sorted(hosts, key=lambda host: host.name)]
         slots, unplaced = attempt(wants_of(fleet, rooms), current)
         if not unplaced:
             break
@@ -99,35 +102,45 @@ def _stay(want: Want, current: Current) -> dict[int, Slot]:
 
 
 def _fill(want: Want, slots: dict[int, Slot]) -> list[Unplaced]:
-    """Place what has no slot yet: the emptiest entry first, there the host with fewest of this agent, then of all."""
+    """Place what has no slot yet."""
     used = Counter(slot.entry for slot in slots.values())
-    order = {entry: index for index, entry in enumerate(want.rooms)}
     unplaced = []
     for number in range(1, want.count + 1):
         if number in slots:
             continue
         instance = f"{want.name}-{number}"
-        for entry in sorted(want.rooms, key=lambda entry: (used[entry], order[entry])):
-            fits = [room for room in want.rooms[entry] if not room.lacks(want, entry)]
-            if fits:
-                room = min(fits, key=_spread(want.name))
-                room.take(want, entry, instance)
-                slots[number] = Slot(instance, room.host.name, entry)
-                used[entry] += 1
-                break
+        if found := choose(want, used):
+            entry, room = found
+            room.take(want, entry, instance)
+            slots[number] = Slot(instance, room.host.name, entry)
+            used[entry] += 1
         else:
-            unplaced.append(Unplaced(want.name, instance, _reason(want)))
+            unplaced.append(Unplaced(want.name, instance, lacking(want)))
     return unplaced
+
+
+def choose(want: Want, used: Mapping[str, int]) -> tuple[str, Room] | None:
+    """Where one more instance goes: the emptiest entry first, there the host with fewest of this agent, then of all.
+
+    `used`: instances by entry. None if no host has room.
+    """
+    order = {entry: index for index, entry in enumerate(want.rooms)}
+    for entry in sorted(want.rooms, key=lambda entry: (used.get(entry, 0), order[entry])):
+        fits = [room for room in want.rooms[entry] if not room.refuses(want, entry)]
+        if fits:
+            return entry, min(fits, key=_spread(want.name))
+    return None
 
 
 def _spread(name: str) -> Callable[[Room], tuple[int, int, str]]:
     return lambda room: (room.agents[name], room.instances, room.host.name)
 
 
-def _reason(want: Want) -> str:
+def lacking(want: Want) -> str:
+    """What each host lacks for one more instance, in one line."""
     said = []
     for entry, rooms in want.rooms.items():
-        said += [f"{room.host.name}: {room.lacks(want, entry)}" for room in rooms]
+        said += [f"{room.host.name}: {room.refuses(want, entry)}" for room in rooms]
         if not rooms:
             said.append(f"{entry}: no such host or group" if entry else "there are no hosts")
     said = list(dict.fromkeys(said))

@@ -29,7 +29,7 @@ class Want(Struct):
 
 
 class Room(Struct):
-    """What is left of a host while placing. None is without limit."""
+    """What is left of a host while placing. None is without limit. `closed`: why nothing new may be put there."""
 
     host: Host
     cpu: float | None
@@ -38,11 +38,16 @@ class Room(Struct):
     agents: Counter[str] = field(default_factory=Counter)
     ports: dict[int, str] = field(default_factory=dict)
     instances: int = 0
+    closed: str = ""
 
     @classmethod
-    def of(cls, host: Host) -> Room:
+    def of(cls, host: Host, closed: str = "") -> Room:
         """The whole host, empty."""
-        return cls(host, host.cpu, host.memory_mib, list(host.gpus_mib))
+        return cls(host, host.cpu, host.memory_mib, list(host.gpus_mib), closed=closed)
+
+    def refuses(self, want: Want, entry: str) -> str:
+        """Why one more instance may not be put here; empty if it may."""
+        return self.closed or self.lacks(want, entry)
 
     def lacks(self, want: Want, entry: str) -> str:
         """What the host lacks for one more instance; empty if it fits."""

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from outrider.fleet.effective import agent_on, default_probes, probe_port
+from outrider.fleet.ports import CALL
 from outrider.fleet.source import Place, Source
 from outrider.fleet.spec import Agent, Fleet, Host
 
@@ -69,6 +70,9 @@ def _mode(written: Written, name: str, agent: Agent) -> Iterator[str]:
         yield written.at(name, ("count",), "a singleton has no count; its warm copies are `standbys`")
     if agent.mode == "replicated" and agent.standbys:
         yield written.at(name, ("standbys",), "only a singleton has standbys; more replicas are `count`")
+    if agent.mode == "singleton" and agent.standbys and CALL not in agent.ports:
+        # A process that asks no lease would serve beside its holder, and go on after losing its own.
+        yield written.at(name, ("standbys",), f"standbys take an agent that serves calls: `ports: {{{CALL}: auto}}`")
 
 
 def _variables(written: Written, name: str, agent: Agent) -> Iterator[str]:
@@ -105,7 +109,7 @@ def _there(written: Written, name: str, agent: Agent, entry: str) -> Iterator[st
             yield written.at(name, (*place, index), f"needs `{need.agent}`, which no agent is called; {near}")
     for index, probe in enumerate(default_probes(here) if here.probes is None else here.probes):
         port = probe_port(here, probe)
-        if probe.type in ("http", "tcp", "zmq") and port not in here.ports:
+        if probe.type in ("http", "tcp", "zmq", "call") and port not in here.ports:
             yield written.at(name, ("probes", index), f"asks the port `{port}`; {nearest(port, here.ports)}")
         if probe.type == "command" and not any(probe.command[:1]):
             yield written.at(name, ("probes", index), "a command probe needs `command`")

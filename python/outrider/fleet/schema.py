@@ -68,9 +68,17 @@ def json_schema() -> str:
 
 
 def _doc(kind: type[msgspec.Struct]) -> tuple[str, dict[str, str]]:
-    """First line of a type's docstring, and the meaning of each field."""
+    """First line of a type's docstring, and the meaning of each field; a line that is indented goes on with it."""
     first, *lines = (inspect.getdoc(kind) or "").splitlines()
-    return first, dict(line.split(": ", 1) for line in lines if ": " in line)
+    meaning: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if line.startswith(" "):
+            meaning[name] += f" {line.strip()}"
+        elif ": " in line:
+            name, text = line.split(": ", 1)
+            meaning[name] = text
+    return first, meaning
 
 
 def reference() -> str:

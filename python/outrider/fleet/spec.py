@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, field
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Mode = Literal["replicated", "singleton"]
-ProbeType = Literal["http", "tcp", "zmq", "command", "heartbeat"]
+ProbeType = Literal["http", "tcp", "zmq", "command", "heartbeat", "call"]
 
 
 class Code(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -34,14 +34,20 @@ class Code(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 class Probe(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How the shim asks an instance whether it is well.
 
-    type: http (GET is below 400), tcp (connects), zmq (REQ is answered), command (exits 0), heartbeat (file touched)
+    type: http (GET is below 400), tcp (connects), zmq (REQ is answered), command (exits 0), heartbeat (file touched),
+        call (the health method of an agent that serves calls). tcp finds hardly any hang: the kernel takes connections
+        for a process that stands still, until its queue is full
     port: name of the port to ask; by default `health` where the agent has one, else `main`
     path: path of an http probe
     request: what a zmq probe sends
     command: command of a command probe
     interval_s: seconds from one probe to the next
-    timeout_s: seconds an answer may take; for a heartbeat, the age at which it is stale
+    timeout_s: seconds an answer may take; for a heartbeat, the age at which it is stale. With the defaults a hang is
+        seen within interval_s + failures x timeout_s = 0.5 + 2 x 0.4 = 1.3 s: who fails is asked again at once
     failures: failures in a row after which the instance is critical
+    hang: kill (an instance that was ready and then gives no answer at all is killed, the restart policy replaces it)
+        or keep (it is only taken out of routing until it answers; for agents that may be too busy to answer, or hold
+        Python's lock, for longer than failures x timeout_s). A bad answer, such as status 500, never kills
     """
 
     type: ProbeType = "http"
@@ -50,8 +56,9 @@ class Probe(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     request: str = '{"action": "health"}'
     command: tuple[str, ...] = ()
     interval_s: Annotated[float, Meta(ge=0.05, le=3600)] = 0.5
-    timeout_s: Annotated[float, Meta(ge=0.01, le=3600)] = 0.5
+    timeout_s: Annotated[float, Meta(ge=0.01, le=3600)] = 0.4
     failures: Annotated[int, Meta(ge=1, le=1000)] = 2
+    hang: Literal["kill", "keep"] = "kill"
 
 
 class Need(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -90,11 +97,15 @@ class Restart(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     policy: always, on-failure (exit status other than 0) or never
     backoff_s: seconds before the second restart in a row; doubles each time, the first is at once
     max_backoff_s: seconds that the wait never exceeds
+    park_after: failures in a row, without ten seconds of being ready between them, after which it is parked: not
+        started again until `outrider restart` or a new version; 0: never. What the host refuses to start at all is not
+        counted
     """
 
     policy: Literal["always", "on-failure", "never"] = "always"
     backoff_s: Annotated[float, Meta(ge=0)] = 0.5
     max_backoff_s: Annotated[float, Meta(ge=0)] = 30.0
+    park_after: Annotated[int, Meta(ge=0, le=100000)] = 10
 
 
 class OnHost(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -138,6 +149,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     model: name of the model it serves, tagged `model`
     tier: name of its tier, tagged in Consul
     restart: what happens when it exits
+    failback_s: seconds that the host an instance was moved away from must be well before it goes back; none: it stays
     start_timeout_s: seconds from start to its first passing probe
     stop_timeout_s: seconds from SIGTERM to SIGKILL
     description: for people
@@ -166,6 +178,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     model: str = ""
     tier: str = ""
     restart: Restart = field(default_factory=Restart)
+    failback_s: Annotated[float, Meta(ge=0, le=31536000)] | None = None
     start_timeout_s: Annotated[float, Meta(gt=0, le=86400)] = 30.0
     stop_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     description: str = ""

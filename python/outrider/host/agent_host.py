@@ -42,6 +42,7 @@ class AgentHost:
         changed: Callable[[Local], None],
         removed: Callable[[str], None],
         serves: Callable[[str], bool],
+        lacks: Callable[[str], str],
     ) -> None:
         self._config = config
         self._supervisor = supervisor
@@ -49,6 +50,7 @@ class AgentHost:
         self._changed_cb = changed
         self._removed_cb = removed
         self._serves = serves
+        self._lacks = lacks
         self._store = KeptStore(config.state_dir)
         self._kept = self._store.load()
         self._adopted: dict[str, Process] = {process.instance: process for process in supervisor.adopt()}
@@ -115,6 +117,10 @@ class AgentHost:
             except TimeoutError:
                 return f"{', '.join(missing)} did not serve within {self._config.needs_wait_s:g} s"
         return ""
+
+    def lacks(self, instance: str) -> str:
+        """Which required needs of it nobody serves, in words; empty if all are served."""
+        return self._lacks(instance)
 
     def reserved_ports(self, instance: str) -> frozenset[int]:
         """Ports that the host's other instances hold or declare, so that a port moved out of the way takes none."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from outrider.errors import HostError
 from outrider.registry.address import Address
+
+AGENT_STATE = Path("/var/lib/outrider-agents")
 
 
 class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +40,19 @@ class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
         return address.with_token_file(self.token_file) if self.token_file else address
 
+    def server_addresses(self) -> tuple[Address, ...]:
+        """The servers themselves, for when the Consul agent of this host does not answer."""
+        asked = (server.rpartition(":") for server in self.servers)
+        return tuple(replace(self.address(), host=host, port=int(port)) for host, _, port in asked)
+
+
+class HttpTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The TCP listener's certificate, and the CA of its clients' certificates. Read again when they change."""
+
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One host's shim.
@@ -43,6 +60,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     free_ports: an agent's taken port is replaced by a free one (embedded mode) instead of refused
     starts: instances that may be starting at one time, so that a whole host does not compete for the cores at once
     needs_wait_s: seconds that an instance waits for its needs before it starts without them
+    calls_tls: folder with ca.pem, cert.pem and key.pem for calls between hosts; without it they go in the clear
+    local_ports: socket of the HAProxy that serves the host's local ports, if there is one
+    placer: whether this shim may be elected to place instances of lost hosts; its token must allow it
+    http_tls: without it, http_host must be a loopback address
+    peers_key_file: the fleet's key for datagrams between shims, mode 0600; without it there are none
+    peers_port: UDP port of them, on `address`, the same on all hosts
     """
 
     fleet: str
@@ -58,13 +81,24 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http_port: int = 9321
     starts: int = 8
     needs_wait_s: float = 15.0
+    placer: bool = True
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     consul: ConsulConfig = msgspec.field(default_factory=ConsulConfig)
+    http_tls: HttpTls | None = None
+    calls_tls: Path | None = None
+    local_ports: Path | None = None
+    peers_key_file: Path | None = None
+    peers_port: int = 9322
 
     @property
     def releases(self) -> Path:
         """Folder of the content-addressed releases."""
         return self.releases_dir or self.state_dir / "releases"
+
+    @property
+    def agent_state(self) -> Path:
+        """Folder of the instances' state folders. Those that systemd makes lie beside ours: root must not follow us."""
+        return AGENT_STATE if self.supervisor == "systemd" else self.state_dir / "agents"
 
     @property
     def socket(self) -> Path:
@@ -75,13 +109,27 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_config(path: Path) -> Config:
     """Read `outriderd.toml`. Raises HostError naming the file and what is wrong in it."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Config, dec_hook=_convert)
+        config = msgspec.toml.decode(path.read_bytes(), type=Config, dec_hook=_convert)
     except OSError as error:
         raise HostError(
             f"{path}: {error.strerror}", hint="the role `outrider` writes this file: run site.yml"
         ) from error
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise HostError(f"{path}: {error}") from error
+    if config.http_tls is None and not is_loopback(config.http_host):
+        raise HostError(
+            f"{path}: http_host {config.http_host} would be served in the clear, to everybody who reaches it",
+            hint="add the table [http_tls] with ca_file, cert_file and key_file, or listen on 127.0.0.1",
+        )
+    return config
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host can connect to it."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _convert(kind: type, value: object) -> object:

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import msgspec
 
+from outrider.calls.endpoint import socket_path
+from outrider.discovery import lease_file
 from outrider.errors import HostError
 from outrider.fleet.effective import agent_on
+from outrider.fleet.ports import CALL
 from outrider.fleet.spec import Agent
+from outrider.host.access import passable_folder
 from outrider.host.config import Config
 from outrider.host.placeholders import fill, main_port
 from outrider.host.supervisor import Launch
@@ -28,6 +32,8 @@ class Folders(msgspec.Struct, frozen=True):
 
     config: Path
     heartbeat: Path
+    calls: Path
+    lease: Path
     state: Path | None
     release: Path | None
 
@@ -37,7 +43,9 @@ def folders_of(doc: AgentDoc, placed: Placed, config: Config) -> Folders:
     return Folders(
         config=config.state_dir / "config" / f"{placed.instance}.json",
         heartbeat=config.runtime_dir / "beats" / placed.instance,
-        state=config.state_dir / "agents" / placed.instance if doc.agent.state else None,
+        calls=socket_path(config.runtime_dir, placed.instance).parent,
+        lease=lease_file.lease_path(config.runtime_dir, placed.instance),
+        state=config.agent_state / placed.instance if doc.agent.state else None,
         release=config.releases / doc.release if doc.release else None,
     )
 
@@ -53,7 +61,7 @@ def launch_of(
         instance=placed.instance,
         agent=doc.name,
         argv=_argv(agent, folders, config, ports),
-        env=_environment(agent, inherited) | _our_environment(doc, placed, config, ports, folders),
+        env=_environment(agent, config, inherited) | _our_environment(doc, placed, config, ports, folders),
         cwd=str(cwd) if cwd else "/",
         log_path=str(config.log_dir / "agents" / f"{placed.instance}.log"),
         user=agent.user,
@@ -80,12 +88,22 @@ def prepare(launch: Launch, doc: AgentDoc, placed: Placed, config: Config) -> No
     try:
         _write_config(folders.config, agent)
         # Time zero means "not yet": what an earlier process left must not speak for this one.
-        folders.heartbeat.parent.mkdir(parents=True, exist_ok=True)
-        folders.heartbeat.touch()
+        passable_folder(folders.heartbeat.parent)
+        folders.heartbeat.touch(mode=0o600)
         os.utime(folders.heartbeat, (0, 0))
+        if agent.mode == "singleton":
+            passable_folder(folders.lease.parent)
+            lease_file.LeaseWriter(folders.lease).close()
+        if CALL in agent.ports:
+            passable_folder(folders.calls.parent)
+            passable_folder(folders.calls)
+        if config.supervisor == "systemd":
+            return  # the unit makes the state folder, and its user gets the files as it starts
         if folders.state:
             folders.state.mkdir(parents=True, exist_ok=True, mode=0o750)
         _give_to(launch.user, [folders.config, folders.heartbeat, folders.state])
+        if folders.calls.is_dir():
+            _give_to(launch.user, [folders.calls])
     except OSError as error:
         raise HostError(f"{launch.instance}: {error.filename}: {error.strerror}") from error
 
@@ -100,10 +118,12 @@ def _argv(agent: Agent, folders: Folders, config: Config, ports: Mapping[str, in
     return fill(words, ports, {name: value for name, value in values.items() if value})
 
 
-def _environment(agent: Agent, inherited: Mapping[str, str]) -> dict[str, str]:
+def _environment(agent: Agent, config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
     """What the agent declares, over the little that it gets of the shim's own."""
+    # With a unit of its own it has a user of its own, and that one's home.
+    names = [name for name in INHERITED if not (name == "HOME" and config.supervisor == "systemd")]
     env = {"PATH": os.defpath, "LANG": "C.UTF-8"}
-    env |= {name: inherited[name] for name in INHERITED if inherited.get(name)}
+    env |= {name: inherited[name] for name in names if inherited.get(name)}
     env["PYTHONUNBUFFERED"] = "1"  # a log line is seen when it is written, not when a buffer is full
     if agent.resources.threads:
         env |= dict.fromkeys(THREAD_LIMITS, str(agent.resources.threads))
@@ -126,6 +146,10 @@ def _our_environment(
         "OUTRIDER_HEARTBEAT": str(folders.heartbeat),
         "OUTRIDER_NEEDS": ",".join(need.agent for need in agent_on(doc.agent, placed.entry).need_list()),
     }
+    if config.calls_tls:
+        env["OUTRIDER_CALLS_TLS"] = str(config.calls_tls)
+    if doc.agent.mode == "singleton":
+        env[lease_file.VARIABLE] = str(lease_file.lease_path(config.runtime_dir, placed.instance))
     if doc.agent.model:
         env["OUTRIDER_MODEL"] = doc.agent.model
     if port := main_port(ports):
@@ -142,8 +166,8 @@ def _our_environment(
 
 def _check_secrets(instance: str, agent: Agent, config: Config) -> None:
     """A clear refusal now is better than an agent that fails on its own words later."""
-    if config.supervisor == "systemd" and agent.user:
-        return  # its own user may read what we may not; exec_agent looks again as that user
+    if config.supervisor == "systemd":
+        return  # the unit's user may read what we may not; exec_agent looks as that user
     for name, path in agent.secrets.items():
         try:
             with open(path, "rb"):
@@ -156,7 +180,7 @@ def _check_secrets(instance: str, agent: Agent, config: Config) -> None:
 
 
 def _write_config(path: Path, agent: Agent) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+    passable_folder(path.parent)
     scratch = path.with_suffix(".tmp")
     scratch.unlink(missing_ok=True)
     with open(scratch, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

@@ -11,28 +11,41 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
 from outrider.fleet.spec import Probe
 
+Kind = Literal["answer", "refusal", "silence"]
+
 
 class ProbeResult(Struct, frozen=True):
-    """What one probe found. `detail`: why it is not well; `seconds`: until the answer."""
+    """What one probe found. `detail`: why it is not well; `seconds`: until the answer.
+
+    kind: answer (good or bad, or the question could not be asked), refusal (a connection refused or reset, as by a
+        process that is just opening its port anew), silence (nothing within the time budget, or a stale heartbeat)
+    """
 
     ok: bool
     detail: str
     seconds: float
+    kind: Kind = "answer"
 
 
 class Target(Struct, frozen=True):
-    """Whom to ask: the instance, where it listens, and the file that it touches. `port` is 0 if it has none."""
+    """Whom to ask: the instance, where it listens, and the file that it touches. `port` is 0 if it has none.
+
+    `agent` and the `runtime` folder lead to its Unix socket for calls.
+    """
 
     instance: str
     address: str
     port: int
     ports: dict[str, int]
     heartbeat: Path
+    agent: str = ""
+    runtime: Path = Path()
 
 
 Done = Callable[[ProbeResult], None]
@@ -76,17 +89,17 @@ class Prober(ABC):
         """True while a question is under way."""
         return self._done is not None
 
-    def _finish(self, ok: bool, detail: str = "") -> None:
+    def _finish(self, ok: bool, detail: str = "", kind: Kind = "answer") -> None:
         done, self._done = self._done, None
         if self._timer:
             self._timer.cancel()
             self._timer = None
         if done:
-            done(ProbeResult(ok, detail, time.perf_counter() - self._began))
+            done(ProbeResult(ok, detail, time.perf_counter() - self._began, kind))
 
     def _expired(self) -> None:
         self._drop()
-        self._finish(False, f"{self.describe()}: no answer within {self.probe.timeout_s:g} s")
+        self._finish(False, f"{self.describe()}: no answer within {self.probe.timeout_s:g} s", "silence")
 
     @abstractmethod
     def describe(self) -> str:
@@ -123,7 +136,7 @@ class HeartbeatProber(Prober):
             self._finish(False, "heartbeat: none yet")
         elif age_s > self.probe.timeout_s:
             # No figure: this text goes to Consul, where each change of it is a write.
-            self._finish(False, f"heartbeat: none for more than {self.probe.timeout_s:g} s")
+            self._finish(False, f"heartbeat: none for more than {self.probe.timeout_s:g} s", "silence")
         else:
             self._finish(True)
 

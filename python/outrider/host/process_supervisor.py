@@ -24,7 +24,7 @@ from outrider.errors import HostError
 from outrider.host.config import Config
 from outrider.host.pidfd import Watches
 from outrider.host.processes import Stat, all_stats, boot_id, environment_of, is_alive, session_members, stat_of
-from outrider.host.supervisor import Callback, Exit, Launch, Process, exit_of
+from outrider.host.supervisor import Callback, Died, Exit, Launch, Process, exit_of
 
 log = logging.getLogger("outrider.processes")
 
@@ -75,6 +75,11 @@ class ProcessSupervisor:
         watch.send(signal.SIGKILL)
         await watch.wait(None)
 
+    async def kill(self, process: Process) -> None:
+        """SIGKILL to its whole session, for one that hangs and cannot obey. Its death is told as any other."""
+        kill_session(process)
+        self._watches.of(process).send(signal.SIGKILL)
+
     def adopt(self) -> list[Process]:
         """Running instances that an earlier shim left: from the records, then from the environment of processes."""
         recorded = [record.process for record in self._records() if self._still_runs(record)]
@@ -93,9 +98,14 @@ class ProcessSupervisor:
         self._drop_records(keep=adopted.keys())
         return list(adopted.values())
 
-    def watch_exit(self, process: Process, callback: Callback) -> None:
-        """Call back once, within about a millisecond of its death."""
-        self._watches.of(process).call(callback)
+    def watch_exit(self, process: Process, died: Died, ended: Callback) -> None:
+        """Call both back, one after the other, within about a millisecond of its death."""
+
+        def tell(gone: Process, how: Exit) -> None:
+            died(gone)
+            ended(gone, how)
+
+        self._watches.of(process).call(tell)
 
     def forget(self, instance: str) -> None:
         """Drop what is saved and watched for it. The process is left alone."""

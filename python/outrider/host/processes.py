@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def is_alive(pid: int, started: int) -> bool:
     """Whether the very process that started then still runs: pids are used again, pid and start time are not."""
     stat = stat_of(pid)
     return stat is not None and stat.started == started and not stat.zombie
+
+
+def age_s(started: int) -> float:
+    """Seconds since a start time in ticks since boot."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
 
 def boot_id() -> str:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.feed import View
 from outrider.discovery.records import Entry, Instance, Role
 from outrider.discovery.routing import Evidence, Observed, routing_set
 from outrider.errors import CatalogueError
+from outrider.host.peers import NO_EVIDENCE
+from outrider.host.peers import Evidence as PeerEvidence
 from outrider.host.state import Local
 from outrider.registry.layout import TAG
+from outrider.registry.leases import Lease
 from outrider.registry.services import CheckState, Service
 
 log = logging.getLogger("outrider.catalogue")
@@ -40,6 +46,7 @@ def instance_of_local(local: Local, host: str, address: str) -> Instance:
         port=local.main_port,
         ports=local.ports,
         role=local.role,
+        epoch=local.epoch,
         version=local.doc.version,
         since=local.since,
     )
@@ -78,18 +85,78 @@ def remote_evidence(critical: Iterable[CheckState]) -> tuple[dict[str, Evidence]
     return nodes, instances
 
 
-def entries_of(
-    view: View, locals_: Mapping[str, Local], host: str, address: str, last: Mapping[str, Entry]
-) -> dict[str, Entry]:
-    """The whole catalogue. For this host its own knowledge wins; `last` answers for the others until Consul does."""
+class Picture(Struct):
+    """Who may be called, by agent, and the standbys beside them, which nobody calls."""
+
+    entries: dict[str, Entry]
+    standbys: dict[str, tuple[Instance, ...]]
+
+
+def worse(evidence: Evidence, record: Instance, peers: PeerEvidence) -> Evidence:
+    """Consul's evidence of an instance or the peers', whichever is worse: either may be late, and peers only warn."""
+    detail = peers.instances.get((record.host, record.instance))
+    if evidence == "gone" or (detail is not None and not detail.startswith(SUSPICION)):
+        return "gone"
+    return "suspected" if detail is not None or record.host in peers.hosts else evidence
+
+
+def picture_of(
+    view: View,
+    locals_: Mapping[str, Local],
+    leases: Mapping[str, Lease],
+    host: str,
+    address: str,
+    last: Mapping[str, Entry],
+    lacking: Collection[str] = (),
+    peers: PeerEvidence = NO_EVIDENCE,
+) -> Picture:
+    """The whole catalogue. For this host its own knowledge wins; `last` answers for the others until Consul does.
+
+    `lacking`: instances without a need that they require. Those of other hosts are in `warning` as ours are, or every
+    host would send its callers to the others.
+    `peers`: what other shims told directly. It takes out of routing and never puts in.
+    """
     observed: dict[str, list[Observed]] = {name: [] for name in view.agents}
     for local in locals_.values():
         record = instance_of_local(local, host, address)
         observed.setdefault(record.agent, []).append(Observed(record, local_evidence(local)))
     others = _members_of(view, host) if view.documents_read else _last_of(last, host)
     for record, evidence in others:
-        observed.setdefault(record.agent, []).append(Observed(record, evidence))
-    return {name: Entry(name, routing_set(seen)) for name, seen in observed.items()}
+        evidence = worse(evidence, record, peers)
+        evidence = "warning" if evidence == "passing" and record.instance in lacking else evidence
+        observed.setdefault(record.agent, []).append(Observed(by_lease(record, leases), evidence))
+    called = {name: [o for o in seen if o.instance.role != "standby"] for name, seen in observed.items()}
+    beside = {name: [o for o in seen if o.instance.role == "standby"] for name, seen in observed.items()}
+    return Picture(
+        {name: Entry(name, routing_set(seen)) for name, seen in called.items()},
+        {name: routing_set(seen) for name, seen in beside.items() if seen},
+    )
+
+
+def by_lease(record: Instance, leases: Mapping[str, Lease]) -> Instance:
+    """Role and epoch as the lease says, which is known sooner than what the instance's registration says.
+
+    A holder stays one until it has given up or another has taken its place: that Consul has ended its session may be
+    Consul's mistake, and it may go on by the leave of the other members.
+    """
+    lease = leases.get(record.agent)
+    if record.role == "replica" or lease is None:
+        return record
+    doc = lease.doc
+    holds = doc.state == "held" and (doc.holder, doc.host) == (record.instance, record.host)
+    return replace(record, role="holder" if holds else "standby", epoch=doc.epoch if holds else 0)
+
+
+def marked(entries: dict[str, Entry], ill: frozenset[str]) -> dict[str, Entry]:
+    """With `ill` set for the instances of those names."""
+    if not ill:
+        return entries
+    return {
+        name: replace(entry, instances=tuple(replace(i, ill=i.instance in ill) for i in entry.instances))
+        if any(i.instance in ill for i in entry.instances)
+        else entry
+        for name, entry in entries.items()
+    }
 
 
 def _members_of(view: View, host: str) -> Iterator[tuple[Instance, Evidence]]:
@@ -111,12 +178,13 @@ def _last_of(last: Mapping[str, Entry], host: str) -> Iterator[tuple[Instance, E
 class Publisher:
     """Publishes soon after every change, one publication for all changes of the same turn of the loop."""
 
-    def __init__(self, writer: CatalogueWriter, build: Callable[[], dict[str, Entry]]) -> None:
+    def __init__(self, writer: CatalogueWriter, build: Callable[[], Picture]) -> None:
         self._writer = writer
         self._build = build
         self._scheduled = False
         self._failed = ""
         self.entries: dict[str, Entry] = {}
+        self.standbys: dict[str, tuple[Instance, ...]] = {}
         self.generation = 0
         self.on_published: list[Callable[[], None]] = []
 
@@ -129,7 +197,8 @@ class Publisher:
     def publish(self) -> None:
         """Build and write the catalogue now. A write that fails keeps the last snapshot and is said once."""
         self._scheduled = False
-        self.entries = self._build()
+        picture = self._build()
+        self.entries, self.standbys = picture.entries, picture.standbys
         try:
             self.generation = self._writer.publish(self.entries)
         except CatalogueError as error:

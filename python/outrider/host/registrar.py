@@ -17,7 +17,7 @@ from typing import TypeVar
 from outrider.errors import ConsulError
 from outrider.registry import services
 from outrider.registry.client import Consul
-from outrider.registry.layout import TAG
+from outrider.registry.layout import SHIM, TAG
 from outrider.registry.services import CheckState, NotRegistered, Service
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ WRITE_TIMEOUT_S = 1.0
 AUDIT_S = 10.0
 RETRY_S = 1.0
 WORKERS = 4
-HOST_CHECK = "outrider-shim"
+CHECK_PREFIX = "outrider:"  # of an instance's check
+HOST_CHECK = SHIM
 HOST_CHECK_TTL_S = 3.0
 
 
@@ -44,7 +45,7 @@ def same_definition(one: Service, other: Service) -> bool:
 
 
 def kind_of(output: str) -> str:
-    """What an output says before its colon: exited, probe, starting, stopped, ok."""
+    """What an output says before its colon: died, exited, probe, starting, stopped, ok."""
     return output.partition(":")[0]
 
 
@@ -65,6 +66,7 @@ class Registrar:
         self._sending: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
+        self._mistaken: set[str] = set()
         self.complete = False  # True once everything this host should run is wanted; only then is the rest removed
         self.writes = 0
         self.escalations = 0
@@ -205,6 +207,26 @@ class Registrar:
             return
         log.warning("%s: its failure did not come back within 300 ms and was written to the catalog", service_id)
 
+    async def correct(self) -> None:
+        """Once a second: what the catalog calls critical although it is well here for a while is written there again.
+
+        A failure that was written past the Consul agent may arrive after the recovery that the agent passed on; the
+        agent itself would see that after a minute or two.
+        """
+        mistaken = {
+            check.service_id
+            for check in self._critical()
+            if check.node == self._host and self._is_well(check.service_id) and check.check_id.startswith(CHECK_PREFIX)
+        }
+        for service_id in mistaken & self._mistaken:
+            log.warning("%s: the catalog still called it critical and was corrected", service_id)
+            await self._write_to_catalog(self._wanted[service_id])
+        self._mistaken = mistaken - self._mistaken
+
+    def _is_well(self, service_id: str) -> bool:
+        wanted = self._wanted.get(service_id)
+        return wanted is not None and wanted.status != "critical" and self._sent.get(service_id) == wanted
+
     async def _write_to_catalog(self, service: Service) -> None:
         self.writes += 1
         await self._call(
@@ -232,7 +254,7 @@ class Registrar:
         if any(service_id in self._wanted for service_id in lost):
             log.warning("the Consul agent lost %d services of this host; they are registered again", len(lost))
         for service in held.values():
-            if TAG in service.tags and service.meta.get("host") == self._host:
+            if service.id in self._wanted or (TAG in service.tags and service.meta.get("host") == self._host):
                 # What an earlier shim registered and is still right needs no write.
                 self._sent.setdefault(service.id, service)
         for service_id in self._sent.keys() | self._wanted.keys():

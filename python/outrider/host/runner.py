@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from outrider.discovery.records import Role
 from outrider.errors import HostError, OutriderError
 from outrider.fleet.effective import agent_on
-from outrider.fleet.spec import Agent, Restart
+from outrider.fleet.spec import Agent
 from outrider.host.config import Config
+from outrider.host.crash_loop import CrashLoop, backoff_s
 from outrider.host.launch import launch_of, prepare
 from outrider.host.ports import choose_ports
+from outrider.host.processes import age_s
 from outrider.host.reports import InstanceStatus
 from outrider.host.state import Kept, KeptStore, Local
 from outrider.host.supervisor import Exit, Launch, Process, Supervisor
@@ -27,7 +32,8 @@ from outrider.registry.layout import AgentDoc, Placed
 
 log = logging.getLogger("outrider.instance")
 
-STEADY_S = 10.0  # an instance that ran this long starts again without back-off
+STEADY_S = 10.0  # an instance that was ready this long starts again without back-off
+WELL = ("passing", "warning")
 DRAIN_S = 0.1  # from leaving the routing sets to SIGTERM: until every reader has seen it
 
 
@@ -41,6 +47,10 @@ class Turns(Protocol):
     @property
     def slots(self) -> asyncio.Semaphore:
         """Held from the start of a process to its first passing probe."""
+        ...
+
+    def lacks(self, instance: str) -> str:
+        """Which required needs of it nobody serves, in words; empty if all are served."""
         ...
 
     def reserved_ports(self, instance: str) -> frozenset[int]:
@@ -62,18 +72,6 @@ class Probing(Protocol):
 
 Verdict = Callable[[str, bool, str], None]
 Probes = Callable[[Local, Agent, Verdict], Probing]
-
-
-def backoff_s(restart: Restart, failures: int) -> float:
-    """Seconds to wait before restart number `failures` in a row: none, then doubling up to the limit."""
-    if failures <= 1:
-        return 0.0
-    return float(min(restart.max_backoff_s, restart.backoff_s * 2 ** min(failures - 2, 30)))
-
-
-def restarts_after(restart: Restart, ended: Exit) -> bool:
-    """Whether an instance that ended by itself is started again."""
-    return restart.policy == "always" or (restart.policy == "on-failure" and ended.code != 0)
 
 
 class Runner:
@@ -105,10 +103,13 @@ class Runner:
         self._told = asyncio.Event()
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._ready = asyncio.Event()
+        self._ready_at = math.inf
+        self._was_started = False
+        self._hung = ""
         self._ending = False
         self._process: Process | None = None
         self._probing: Probing | None = None
-        role: Role = "replica" if doc.agent.mode == "replicated" else "holder"
+        role: Role = "replica" if doc.agent.mode == "replicated" else "standby"
         self.local = Local(doc, placed, role=role, ports=dict(kept.ports) if kept else {})
         self.task = asyncio.get_running_loop().create_task(self.keep(), name=placed.instance)
 
@@ -126,33 +127,63 @@ class Runner:
         """The shim ends; the process stays and the next shim adopts it."""
         self.task.cancel()
 
+    @property
+    def pid(self) -> int | None:
+        """Of its process, None while it has none."""
+        return self.local.pid
+
+    @property
+    def grown_up(self) -> bool:
+        """False while its process was never ready and may still be starting."""
+        process = self._process
+        if process is None or self._ready.is_set():
+            return process is not None
+        return age_s(process.started) > self.local.doc.agent.start_timeout_s
+
+    async def kill(self, why: str) -> None:
+        """SIGKILL its process, which hangs: what follows is as after any other death."""
+        if self._process is None or self._ending:
+            return
+        if not self._hung:
+            log.warning("%s (pid %d) hangs and is killed: %s", self.local.instance, self._process.pid, why)
+        self._hung = why
+        await self._supervisor.kill(self._process)
+
+    def needs_changed(self) -> None:
+        """What it lacks may be different: say so, if it is well otherwise."""
+        if self.local.status in WELL:
+            self._mark_well()
+
     async def keep(self) -> None:
         """The whole protocol of one instance."""
-        failures = 0
+        crashes = CrashLoop()
         while self._wanted is not None:
             self._told.clear()
             doc, placed = self._target()
             if placed.state == "stopped":
                 await self._stay_stopped()
                 continue
-            started = time.monotonic()
-            ended = await self._run_once(doc, placed)
-            if ended is None:
-                failures = 0
-                continue
-            if not restarts_after(doc.agent.restart, ended):
-                self._mark("parked", f"exited: {ended.reason}; its restart policy is {doc.agent.restart.policy}")
+            if self._is_parked():
                 await self._told.wait()
                 continue
-            failures = 1 if time.monotonic() - started > STEADY_S else failures + 1
+            ended = await self._run_once(doc, placed)
+            if ended is None:
+                crashes.clear()
+                continue
+            crashes.failed(started=self._was_started, steady=time.monotonic() - self._ready_at > STEADY_S)
+            if reason := crashes.reason_to_park(doc.name, doc.agent.restart, ended):
+                crashes.clear()
+                await self._park(Kept(doc, placed, self.local.ports, reason))
+                continue
             self.local.restarts += 1
-            await self._pause(backoff_s(doc.agent.restart, failures))
+            await self._pause(backoff_s(doc.agent.restart, crashes.failures))
         await self._end_process("no longer placed here")
         self._store.forget(self.local.instance)
         self._supervisor.forget(self.local.instance)
 
     async def _run_once(self, doc: AgentDoc, placed: Placed) -> Exit | None:
         """One process from start to end: how it ended, or None if it was ended on purpose."""
+        self._ready_at, self._was_started = math.inf, False
         try:
             agent = agent_on(doc.agent, placed.entry)
             if not await self._take_over(agent):
@@ -184,13 +215,39 @@ class Runner:
     async def _stay_stopped(self) -> None:
         await self._end_process("stopped by request")
         self._mark("stopped", "stopped: by request")
+        if self._kept and self._kept.parked:
+            await self._park(replace(self._kept, parked=""))
         await self._told.wait()
 
+    def _is_parked(self) -> bool:
+        """Whether this version failed too often, also if an earlier shim saw that."""
+        if not (self._kept and self._kept.parked and self._same_process_will_do()) or self._adopted:
+            return False
+        self._mark("parked", self._kept.parked)
+        return True
+
+    async def _park(self, kept: Kept) -> None:
+        """Remember on disk whether it is parked, and why."""
+        self._kept = kept
+        if kept.parked:
+            log.warning("%s is %s", self.local.instance, kept.parked)
+            self._mark("parked", kept.parked)
+        await asyncio.to_thread(self._store.save, kept)
+
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not longer than until something new is told."""
+        """Wait, but not longer than until something else is wanted of this instance."""
+        before = self._asked_for()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._told.wait()
+                while self._asked_for() == before:
+                    await self._told.wait()
+                    self._told.clear()
+
+    def _asked_for(self) -> tuple[str, int, str] | None:
+        if self._wanted is None:
+            return None
+        placed = self._wanted[1]
+        return placed.version, placed.generation, placed.state
 
     async def _take_over(self, agent: Agent) -> bool:
         """Keep the process that an earlier shim left, if it is the right one; end it if it is not."""
@@ -198,12 +255,13 @@ class Runner:
         if adopted is None:
             return False
         self._watch(adopted)
+        self._ready_at = time.monotonic()
         if not self._same_process_will_do():
             await self._end_process("another version is wanted")
             return False
         log.info("%s runs as pid %d and was taken over", self.local.instance, adopted.pid)
         # It served until a moment ago: it stays in routing until a probe says otherwise.
-        self._mark("passing", "ok")
+        self._mark_well()
         self._probe(agent)
         return True
 
@@ -223,9 +281,22 @@ class Runner:
             log.info("%s starts as pid %d at version %s", placed.instance, process.pid, doc.version)
             self._mark("starting", "starting: not ready yet")
             self._probe(agent)
-            await self._first_of(self._ready.wait(), timeout_s=agent.start_timeout_s)
-        if self._process and not self._ready.is_set() and not self._told.is_set():
+            timely = await self._until_ready(agent.start_timeout_s)
+        if not timely:
             raise HostError(f"not ready within {agent.start_timeout_s:g} s ({self.local.detail})")
+
+    async def _until_ready(self, timeout_s: float) -> bool:
+        """Wait until it is ready, has ended, or another one is wanted. False if the time was over first."""
+        deadline = time.monotonic() + timeout_s
+        while self._process and not self._ready.is_set():
+            if self._told.is_set() and not self._same_process_will_do():
+                return True
+            self._told.clear()  # it was about others
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            await self._first_of(self._ready.wait(), timeout_s=left_s)
+        return True
 
     def _choose_ports(self, agent: Agent, instance: str) -> dict[str, int]:
         choice = choose_ports(
@@ -250,20 +321,35 @@ class Runner:
     def _watch(self, process: Process) -> None:
         self._process = process
         self.local.pid = process.pid
+        self._was_started = True
+        self._hung = ""
         self._ready.clear()
         self._ended = asyncio.get_running_loop().create_future()
-        self._supervisor.watch_exit(process, self._exited)
+        self._supervisor.watch_exit(process, self._died, self._exited)
+
+    def _died(self, process: Process) -> None:
+        """Runs within a millisecond of death: out of routing first, everything else later."""
+        if self._process is None or process.pid != self._process.pid:
+            return
+        self._stop_probing()
+        self.local.pid = None
+        if self._ending:
+            self._changed(self.local)
+        else:
+            # Not `exited:`, so that hosts which heard this are told how it ended as soon as that is known.
+            self._mark("critical", "died: how is not known yet")
 
     def _exited(self, process: Process, ended: Exit) -> None:
-        """Runs within a millisecond of death: out of routing first, everything else later."""
+        """How it ended is known: what comes next depends on it."""
         if self._process is None or process.pid != self._process.pid:
             return
         self._process = None
         self.local.pid = None
+        if self._hung:
+            ended = replace(ended, reason=f"hung and was killed ({self._hung})")
         if not self._ending:
             self._mark("critical", f"exited: {ended.reason}")
             log.warning("%s (pid %d) ended: %s", self.local.instance, process.pid, ended.reason)
-        self._stop_probing()
         self._ended.set_result(ended)
 
     async def _serve(self) -> Exit | None:
@@ -317,15 +403,21 @@ class Runner:
     def _probed(self, instance: str, healthy: bool, detail: str) -> None:
         """A probe's verdict changed. A process that has never been ready is not ill, it is starting."""
         if healthy:
-            if self.local.status != "passing":
+            if self.local.status not in WELL:
                 log.info("%s is well after %.1f s", instance, time.time() - self.local.since)
+            if not self._ready.is_set():
+                self._ready_at = min(self._ready_at, time.monotonic())
             self._ready.set()
-            self._mark("passing", "ok")
-        elif self._ready.is_set() or self.local.status == "passing":
+            self._mark_well()
+        elif self._ready.is_set() or self.local.status in WELL:
             self._mark("critical", f"probe: {detail}")
             log.warning("%s fails its probe: %s", instance, detail)
         else:
             self._mark("starting", f"starting: {detail}")
+
+    def _mark_well(self) -> None:
+        lacking = self._turns.lacks(self.local.instance)
+        self._mark("warning", lacking) if lacking else self._mark("passing", "ok")
 
     def _mark(self, status: InstanceStatus, detail: str) -> None:
         if (status, detail) == (self.local.status, self.local.detail):

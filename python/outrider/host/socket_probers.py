@@ -13,11 +13,17 @@ from abc import abstractmethod
 
 from outrider.fleet.spec import Probe
 from outrider.host.http_reply import BadReply, Reply, read_reply
-from outrider.host.probers import Prober, Target
+from outrider.host.probers import Kind, Prober, Target
 
 RESET = struct.pack("ii", 1, 0)
+REFUSALS = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}
 
 SockAddr = tuple[str | int, ...] | tuple[int, bytes]
+
+
+def kind_of(problem: int) -> Kind:
+    """Whether an error number is the kernel's word for a port that nobody serves, or one that says nothing of it."""
+    return "silence" if problem == errno.ETIMEDOUT else "refusal" if problem in REFUSALS else "answer"
 
 
 class SocketProber(Prober):
@@ -46,7 +52,7 @@ class SocketProber(Prober):
         if problem == errno.EINPROGRESS:
             self._loop.add_writer(self._sock, self._connected)
         elif problem:
-            self._fail(os.strerror(problem))
+            self._fail(os.strerror(problem), kind_of(problem))
         else:
             self._connected()
 
@@ -62,18 +68,18 @@ class SocketProber(Prober):
         assert self._sock is not None
         self._loop.remove_writer(self._sock)
         if problem := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._fail(os.strerror(problem))
+            self._fail(os.strerror(problem), kind_of(problem))
         elif self._sock.getsockname() == self._sock.getpeername():
             # The kernel gave us the very port that nobody listens on, so we would be talking to ourselves. Closed by a
             # reset: otherwise the port stays in TIME_WAIT, in the way of the server that is about to start.
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._fail(os.strerror(errno.ECONNREFUSED))
+            self._fail(os.strerror(errno.ECONNREFUSED), "refusal")
         else:
             self._on_connected(self._sock)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, kind: Kind = "answer") -> None:
         self._drop()
-        self._finish(False, f"{self.describe()}: {why}")
+        self._finish(False, f"{self.describe()}: {why}", kind)
 
     def _drop(self) -> None:
         sock, self._sock = self._sock, None
@@ -172,6 +178,6 @@ class HttpProber(SocketProber):
             self._drop()
             self._connect()
         elif self.asking:
-            self._fail(why)
+            self._fail(why, "refusal")
         else:
             self._drop()

@@ -15,15 +15,19 @@ from outrider.registry.layout import AgentDoc, Placed
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What an instance was last started with: enough to keep it running while Consul is away."""
+    """What an instance was last started with: enough to keep it running while Consul is away.
+
+    parked: why this version and generation is not started any more; empty if it is
+    """
 
     doc: AgentDoc
     placed: Placed
     ports: dict[str, int]
+    parked: str = ""
 
 
 class Local(msgspec.Struct):
-    """One instance on this host as its runner sees it now. `evidence` is what routing may conclude from it."""
+    """One instance on this host as its runner sees it now. `epoch`: of the lease that it holds, else 0."""
 
     doc: AgentDoc
     placed: Placed
@@ -34,6 +38,7 @@ class Local(msgspec.Struct):
     pid: int | None = None
     restarts: int = 0
     since: float = msgspec.field(default_factory=time.time)
+    epoch: int = 0
 
     @property
     def instance(self) -> str:

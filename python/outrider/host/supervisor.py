@@ -47,6 +47,7 @@ class Exit(Struct, frozen=True):
 
 
 Callback = Callable[[Process, Exit], None]
+Died = Callable[[Process], None]
 
 
 class Supervisor(Protocol):
@@ -60,12 +61,19 @@ class Supervisor(Protocol):
         """SIGTERM to it; SIGKILL to its whole session after `timeout_s`. Returns when it is gone; gone is no error."""
         ...
 
+    async def kill(self, process: Process) -> None:
+        """SIGKILL to its whole session, for one that hangs and cannot obey. Its death is told as any other."""
+        ...
+
     def adopt(self) -> list[Process]:
         """Running instances that an earlier shim left, one process each. May be called again at any time."""
         ...
 
-    def watch_exit(self, process: Process, callback: Callback) -> None:
-        """Call back once, on the event loop and within about a millisecond of its death (soon, if dead already)."""
+    def watch_exit(self, process: Process, died: Died, ended: Callback) -> None:
+        """Call `died` on the event loop within about a millisecond of its death (soon, if dead already), then `ended`.
+
+        How it ended may take longer to learn than that it did. Each is called once.
+        """
         ...
 
     def forget(self, instance: str) -> None:

@@ -4,17 +4,24 @@ The unit template is installed by the role `agents`. What is expected of it:
 
     [Service]
     Type=exec                    # `systemctl start` returns when the program runs, or says why it does not
-    ExecStart=PYTHON -m outrider.host.exec_agent %i --state-dir STATE_DIR
+    ExecStart=PYTHON -I -m outrider.host.exec_agent %i --state-dir STATE_DIR
     Restart=no                   # the shim decides
     KillMode=mixed               # SIGTERM to the agent, SIGKILL to what it leaves behind
-    StandardOutput=append:LOG_DIR/agents/%i.log
-    StandardError=inherit
-    User=                        # from a drop-in per instance where the agent has a user
+    StandardOutput=journal       # until exec_agent has opened the log
+    User=                        # a drop-in per instance names another one where the agent has a user
+    ReadWritePaths=LOG_DIR/agents RUNTIME_DIR/beats
+    StateDirectory=outrider-agents/%i   # in the drop-in of an agent with state
 
 with `StartLimitIntervalSec=0` in [Unit] (the shim backs off by itself), without `CollectMode` (a collected unit has
 forgotten its exit status),
 and of a polkit rule that the shim's user may manage units `outrider-agent@*`. How long stopping may take is the
 shim's: it kills the unit itself. An instance of the template is `Agent-1`, which systemd writes unescaped.
+
+The shim has no privileges, and an agent has another user. Which one, the unit says (`systemctl show`), so that only
+root decides it. That user gets the saved launch and the configuration to read, the log and the heartbeat to write, by
+access lists on the shim's own files; the state folder is made by systemd, in a folder of root's. Nothing of the shim's
+is opened by root: `StandardOutput=append:`, `LoadCredential=` and a `StateDirectory=` inside the shim's own would let
+whoever takes the shim over lead root to any file, by a link.
 """
 
 from __future__ import annotations
@@ -27,13 +34,14 @@ from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from outrider.errors import HostError
 from outrider.host.config import Config
-from outrider.host.launch_file import launch_file, save_launch
+from outrider.host.launch_file import hand_over, launch_file
 from outrider.host.pidfd import Watches
 from outrider.host.processes import stat_of
-from outrider.host.supervisor import Callback, Exit, Launch, Process, exit_of
+from outrider.host.supervisor import Callback, Died, Exit, Launch, Process, exit_of
 
 log = logging.getLogger("outrider.processes")
 
@@ -64,7 +72,10 @@ class Unit(Struct, frozen=True):
         """How its main process ended."""
         if self.code == 0:
             return exit_of(None)
-        return exit_of(self.status if self.code == CLD_EXITED else -self.status)
+        ended = exit_of(self.status if self.code == CLD_EXITED else -self.status)
+        if self.result == "oom-kill":
+            return replace(ended, reason=f"{ended.reason}: out of memory")
+        return ended
 
 
 def unit_of(instance: str) -> str:
@@ -75,6 +86,20 @@ def unit_of(instance: str) -> str:
 def show_command(units: Iterable[str]) -> list[str]:
     """One question about many units; names may be patterns."""
     return ["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *units]
+
+
+def user_command(unit: str) -> list[str]:
+    """Whose unit it is, and whether there is such a unit at all; asked before it starts."""
+    return ["systemctl", "show", "--property=LoadState,User", "--", unit]
+
+
+def parse_user(unit: str, text: str) -> str:
+    """The user from the answer; root if it names none. Raises HostError if there is no such unit."""
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    if values.get("LoadState") != "loaded":
+        found = values.get("LoadState", "not known")
+        raise HostError(f"{unit}: its template is {found}", hint="the role `agents` installs it: run site.yml")
+    return values.get("User") or "root"
 
 
 def kill_command(unit: str, whom: str, number: signal.Signals) -> list[str]:
@@ -116,7 +141,8 @@ class SystemdSupervisor:
     async def start(self, launch: Launch) -> Process:
         """Start its unit. Raises HostError with the unit and what systemctl said."""
         unit = unit_of(launch.instance)
-        await asyncio.to_thread(save_launch, self._state_dir, launch)
+        user = parse_user(unit, await _systemctl(unit, user_command(unit)))
+        await asyncio.to_thread(hand_over, self._state_dir, launch, user)
         await _systemctl(unit, ["systemctl", "start", "--", unit])
         shown = parse_show(await _systemctl(unit, show_command([unit])))
         stat = stat_of(shown[0].main_pid) if shown else None
@@ -139,6 +165,11 @@ class SystemdSupervisor:
         await _systemctl(unit, ["systemctl", "stop", "--", unit], tolerate=True)
         await _systemctl(unit, ["systemctl", "reset-failed", "--", unit], tolerate=True)
 
+    async def kill(self, process: Process) -> None:
+        """SIGKILL to the whole unit, for one that hangs and cannot obey. Its death is told as any other."""
+        unit = unit_of(process.instance)
+        await _systemctl(unit, kill_command(unit, "all", signal.SIGKILL))
+
     def adopt(self) -> list[Process]:
         """Units of ours that run. Asked once, at the start of the shim, so it may wait for systemctl."""
         command = show_command([f"{PREFIX}*.service"])
@@ -155,15 +186,16 @@ class SystemdSupervisor:
                 found.append(Process(unit.instance, stat.pid, stat.started, self._saved_version(unit.instance)))
         return found
 
-    def watch_exit(self, process: Process, callback: Callback) -> None:
-        """Call back once, after its death and the few milliseconds in which systemd says how it ended."""
+    def watch_exit(self, process: Process, died: Died, ended: Callback) -> None:
+        """Call `died` at its death, and `ended` when systemd has said how: that takes tens of milliseconds."""
 
-        def died(*_: object) -> None:
-            task = asyncio.get_running_loop().create_task(self._tell(process, callback))
+        def tell(*_: object) -> None:
+            died(process)
+            task = asyncio.get_running_loop().create_task(self._tell(process, ended))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
-        self._watches.of(process).call(died)
+        self._watches.of(process).call(tell)
 
     def forget(self, instance: str) -> None:
         """Drop what is saved and watched for it. The unit is left alone."""

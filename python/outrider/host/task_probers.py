@@ -12,9 +12,18 @@ from typing import Any
 
 from outrider.fleet.spec import Probe
 from outrider.host.placeholders import fill
-from outrider.host.probers import Prober, Target
+from outrider.host.probers import Kind, Prober, Target
+from outrider.host.socket_probers import kind_of
 
 LONGEST_OUTPUT = 200
+
+
+class Unanswered(Exception):
+    """Nobody answered: why, and whether that was a refusal or silence."""
+
+    def __init__(self, why: str, kind: Kind) -> None:
+        super().__init__(why)
+        self.why, self.kind = why, kind
 
 
 class TaskProber(Prober):
@@ -28,12 +37,15 @@ class TaskProber(Prober):
         self._task = self._loop.create_task(self._run())
 
     async def _run(self) -> None:
+        kind: Kind = "answer"
         try:
             problem = await self._inquire()
+        except Unanswered as error:
+            problem, kind = error.why, error.kind
         except OSError as error:
-            problem = error.strerror or str(error)
+            problem, kind = error.strerror or str(error), kind_of(error.errno or 0)
         if self._task is asyncio.current_task():
-            self._finish(not problem, f"{self.describe()}: {problem}" if problem else "")
+            self._finish(not problem, f"{self.describe()}: {problem}" if problem else "", kind)
 
     def _drop(self) -> None:
         task, self._task = self._task, None
@@ -42,7 +54,7 @@ class TaskProber(Prober):
 
     @abstractmethod
     async def _inquire(self) -> str:
-        """What is wrong; nothing if all is well."""
+        """What is wrong; nothing if all is well. Raises Unanswered, and OSError for what could not be asked."""
 
 
 class ZmqProber(TaskProber):

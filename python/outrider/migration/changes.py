@@ -61,14 +61,16 @@ def goals(
     hosts: Sequence[Host],
     *,
     prune: bool,
+    closed: Mapping[str, str] | None = None,
 ) -> dict[str, Goal]:
     """Where every agent shall arrive: placed as now where that is still allowed, else anew. `prune`: others shall go.
 
-    Raises FleetError if an agent has no place or another fleet's agents would go, ReleaseError.
+    `closed`: host to why nothing new may be put there. Raises FleetError if an agent has no place or another fleet's
+    agents would go, ReleaseError.
     """
     docs = agent_docs(definition, releases)
     now = {name: [Slot(p.instance, p.host, p.entry) for p in found.instances] for name, found in current.items()}
-    slots = place(definition.fleet, hosts, now)
+    slots = place(definition.fleet, hosts, now, closed)
     wanted = {name: Goal(docs[name], slots[name]) for name in definition.agents}
     gone = [name for name in current if name not in wanted] if prune else []
     _refuse_other_fleet(definition.name, {name: current[name] for name in gone})
@@ -104,8 +106,10 @@ def arrived(goal: Goal, docs: Documents) -> Documents:
 
 def wanted_of(slot: Slot, version: str, now: Placed | None) -> Placed:
     """The placement of one instance at the goal."""
-    kept = Placed(slot.instance, slot.host, version, slot.entry)
-    return Placed(slot.instance, slot.host, version, slot.entry, now.state, now.generation) if now else kept
+    if now is None:
+        return Placed(slot.instance, slot.host, version, slot.entry)
+    home = now.home if now.host == slot.host else ""
+    return Placed(slot.instance, slot.host, version, slot.entry, now.state, now.generation, home)
 
 
 def changes(current: Mapping[str, Documents], wanted: Mapping[str, Goal]) -> list[AgentChange]:

@@ -11,6 +11,7 @@ import yaml
 from msgspec import Struct
 
 from outrider.migration.changes import AgentChange, Documents
+from outrider.migration.host_docs import HostChange
 
 # Secrets belong into files (`secrets:`), but a diff ends up in logs, so what is only named like one is hidden too.
 _SECRET = re.compile(r"token|secret|passw|credential|api_?key|private|(^|_)(key|pass|pwd|auth)$", re.IGNORECASE)
@@ -37,6 +38,11 @@ def shown(changed: Iterable[AgentChange]) -> list[Shown]:
     ]
 
 
+def shown_hosts(changed: Iterable[HostChange]) -> list[Shown]:
+    """What differs in what is known of hosts, a host each."""
+    return [Shown(f"host {c.name} (in Consul)", f"host {c.name}", _plain(c.before), _plain(c.after)) for c in changed]
+
+
 def summary(change: AgentChange) -> str:
     """A change in one line."""
     where = ", ".join(f"{placed.instance} on {placed.host}" for placed in change.after.instances)
@@ -58,8 +64,13 @@ def _text(docs: Documents) -> str:
     """Both documents as YAML; nothing for an agent that is not there."""
     if docs == Documents():
         return ""
-    raw = {name: doc for name, doc in msgspec.to_builtins(docs).items() if doc is not None}
-    return str(yaml.safe_dump(_without_secrets(raw), sort_keys=True, allow_unicode=True))
+    return _plain({name: doc for name, doc in msgspec.to_builtins(docs).items() if doc is not None})
+
+
+def _plain(doc: Any) -> str:
+    if doc is None:
+        return ""
+    return str(yaml.safe_dump(_without_secrets(msgspec.to_builtins(doc)), sort_keys=True, allow_unicode=True))
 
 
 def _without_secrets(value: Any) -> Any:

@@ -15,7 +15,7 @@ from outrider.migration.diff import summary
 from outrider.migration.report import Report, failure, gave_up
 from outrider.migration.situation import Done, Failed, Situation, Step, Write
 from outrider.migration.stages import Stage, stages
-from outrider.migration.steps import next_step
+from outrider.migration.steps import WELL, next_step
 from outrider.migration.store import Seen
 
 TICK_S = 0.5
@@ -118,8 +118,8 @@ class Driver:
         }
 
     def _with_age(self, sight: Mapping[tuple[str, str], Seen], now: float) -> dict[tuple[str, str], Seen]:
-        """Add how long each has been passing; one that was not passing in between starts anew."""
-        passing = {(*key, seen.version) for key, seen in sight.items() if seen.status == "passing"}
+        """Add how long each has served; one that did not in between starts anew."""
+        passing = {(*key, seen.version) for key, seen in sight.items() if seen.status in WELL}
         self._well_since = {key: self._well_since.get(key, now) for key in passing}
         return {
             key: replace(seen, well_s=now - self._well_since.get((*key, seen.version), now))

@@ -16,7 +16,8 @@ from outrider.migration.situation import Done, Failed, Situation, Step, Wait, Wr
 from outrider.migration.store import Seen
 from outrider.registry.layout import Placed
 
-STEADY_S = 1.0  # passing for so long counts as well
+STEADY_S = 1.0  # serving for so long counts as well
+WELL = ("passing", "warning")
 # Five starts by then at the default back-off. Its needs, which it may have ended for, are well before it is started.
 CRASH_LOOP_S = 10.0
 
@@ -127,8 +128,11 @@ LEAVING: tuple[Rule, ...] = (leave, gone)
 
 
 def is_well(placed: Placed, seen: Seen | None) -> bool:
-    """True if it has passed at the version that it is placed at, long enough to believe it."""
-    return bool(seen and seen.version == placed.version and seen.status == "passing" and seen.well_s >= STEADY_S)
+    """True if it has served at the version that it is placed at, long enough to believe it.
+
+    In `warning` it lacks another agent: putting this one back would mend nothing.
+    """
+    return bool(seen and seen.version == placed.version and seen.status in WELL and seen.well_s >= STEADY_S)
 
 
 def _started(s: Situation) -> Iterator[Placed]:

@@ -22,7 +22,7 @@ MAX_TXN_BYTES = 256 * 1024  # of documents; base64 makes them a third larger, an
 
 
 class Seen(Struct, frozen=True):
-    """What Consul says of one instance. `well_s`: for how long it has passed at this version, as the rollout saw it."""
+    """What Consul says of one instance. `well_s`: for how long it has served at this version, as the rollout saw it."""
 
     host: str
     version: str

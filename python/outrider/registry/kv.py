@@ -55,6 +55,14 @@ class Change(Struct, frozen=True):
     expected_index: int
 
 
+class Guard(Struct, frozen=True):
+    """What must be true for writes to be done: `session` holds the lock `key`; or, without one, `key` is at `index`."""
+
+    key: str
+    index: int = 0
+    session: str = ""
+
+
 def decode_docs(reply: Reply, prefix: str, kind: type[T]) -> Docs[T]:
     """The documents of a recursive read. One that is malformed is named in `problems` and left out.
 
@@ -84,21 +92,24 @@ def get_doc(consul: Consul, key: str, kind: type[T]) -> tuple[T | None, int]:
     return docs.docs.get(key, (None, 0))
 
 
-def put_docs(consul: Consul, changes: Sequence[Change]) -> dict[str, int]:
-    """Write all by check-and-set. Returns the new ModifyIndex of each key that was not deleted.
+def put_docs(consul: Consul, changes: Sequence[Change], guards: Sequence[Guard] = ()) -> dict[str, int]:
+    """Write all by check-and-set, while every guard holds. Returns the new ModifyIndex of each key not deleted.
 
     A transaction is all or nothing. What is too much for one (64 operations, or half a MiB) goes into several, in the
     order given, so put first what the rest refers to. Raises ConsulConflict naming the keys that somebody else changed.
     """
     indexes: dict[str, int] = {}
     written = 0
-    for chunk in _chunks(changes):
-        body = b"[" + b",".join(operation for _, operation in chunk) + b"]"
+    keys = {change.key for change in changes}
+    checks = [(guard.key, _check(guard)) for guard in guards]
+    for chunk in _chunks(changes, len(guards)):
+        operations = [*checks, *chunk]
+        body = b"[" + b",".join(operation for _, operation in operations) + b"]"
         raw = consul.http.request("PUT", "/v1/txn", body=body)
         if raw.status >= 300:
-            raise _refusal(raw, [key for key, _ in chunk], written)
+            raise _refusal(raw, [key for key, _ in operations], written)
         for result in decode(raw.body, _Applied).Results or ():
-            if "KV" in result:
+            if "KV" in result and result["KV"].Key in keys:
                 indexes[result["KV"].Key] = result["KV"].ModifyIndex
         written += len(chunk)
     return indexes
@@ -124,12 +135,18 @@ def _operation(change: Change) -> bytes:
     return msgspec.json.encode({"KV": operation})
 
 
-def _chunks(changes: Sequence[Change]) -> Iterator[list[tuple[str, bytes]]]:
+def _check(guard: Guard) -> bytes:
+    # Both want the right to read the key; that a key is not there can only be checked with the right to write it.
+    what = {"Verb": "check-session", "Session": guard.session} if guard.session else {"Verb": "check-index"}
+    return msgspec.json.encode({"KV": {**what, "Key": guard.key, "Index": guard.index}})
+
+
+def _chunks(changes: Sequence[Change], guards: int) -> Iterator[list[tuple[str, bytes]]]:
     chunk: list[tuple[str, bytes]] = []
     size = 0
     for change in changes:
         operation = _operation(change)
-        if chunk and (len(chunk) == TXN_OPS or size + len(operation) > TXN_BYTES):
+        if chunk and (len(chunk) + guards == TXN_OPS or size + len(operation) > TXN_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append((change.key, operation))

@@ -6,12 +6,15 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from outrider.fleet.spec import Agent
+from outrider.fleet.spec import Agent, Host
 
 FLEET = "outrider/fleet/"
 PLACEMENT = "outrider/placement/"
+HOSTS = "outrider/hosts/"
 RUN_LOCK = "outrider/locks/fleet"
+PLACER_LOCK = "outrider/locks/placer"
 TAG = "outrider"
+SHIM = "outrider-shim"  # the service, and the check of the host, that each shim registers
 
 
 class AgentDoc(Struct, frozen=True, omit_defaults=True):
@@ -25,7 +28,11 @@ class AgentDoc(Struct, frozen=True, omit_defaults=True):
 
 
 class Placed(Struct, frozen=True, omit_defaults=True):
-    """One instance of a placement. `entry`: the key of `hosts` that it fills; `generation`: restarts asked for."""
+    """One instance of a placement. `entry`: the key of `hosts` that it fills; `generation`: restarts asked for.
+
+    `home`: the host that it was moved away from, empty while it is there. While it moves without a gap, its name stands
+    twice: first where it leaves, last where it goes.
+    """
 
     instance: str
     host: str
@@ -33,14 +40,44 @@ class Placed(Struct, frozen=True, omit_defaults=True):
     entry: str = ""
     state: Literal["run", "stopped"] = "run"
     generation: int = 0
+    home: str = ""
+
+
+class Handover(Struct, frozen=True):
+    """A singleton's lease is to pass to this instance on this host, once: from the holder of that epoch, no other."""
+
+    instance: str
+    host: str
+    epoch: int
 
 
 class PlacementDoc(Struct, frozen=True, omit_defaults=True):
-    """`outrider/placement/<agent>`: where it should run, and why."""
+    """`outrider/placement/<agent>`: where it should run, and why. `since`: Unix seconds of that, 0 if not known."""
 
     agent: str
     instances: tuple[Placed, ...] = field(default_factory=tuple)
     reason: str = ""
+    since: float = 0.0
+    handover: Handover | None = None
+
+
+class HostDoc(Struct, frozen=True, omit_defaults=True):
+    """`outrider/hosts/<host>`: what the inventory says of it, and whether operators want it empty.
+
+    `reason` and `since` (Unix seconds) are those of the state.
+    """
+
+    host: Host
+    state: Literal["active", "drained"] = "active"
+    reason: str = ""
+    since: float = 0.0
+
+    @property
+    def closed(self) -> str:
+        """Why nothing new may be put there; empty if it may."""
+        if self.state == "active":
+            return ""
+        return f"is drained: {self.reason}" if self.reason else "is drained"
 
 
 def service_name(agent: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import os
@@ -10,7 +11,7 @@ import threading
 import time
 from types import TracebackType
 
-from msgspec import Struct, json
+from msgspec import MsgspecError, Struct, json
 
 from outrider.errors import ConsulError, ConsulUnreachable, Locked
 from outrider.registry.client import Consul, decode
@@ -33,6 +34,8 @@ class Holder(Struct, frozen=True):
 
 class _Pair(Struct):
     Session: str = ""
+    ModifyIndex: int = 0
+    Value: str | None = None
 
 
 class RunLock:
@@ -133,3 +136,26 @@ class RunLock:
             f"another run is at work: {holder.who} on {holder.host} (pid {holder.pid}) since {since}",
             hint=f"wait for it to end; if it died, the lock is free again within {2 * self._ttl_s:g} s",
         )
+
+
+class LockState(Struct, frozen=True):
+    """A lock as it is: `session` holds it, empty if nobody does; `index` is its key's, 0 if that is not there."""
+
+    session: str = ""
+    index: int = 0
+    holder: Holder | None = None
+
+
+def lock_state(consul: Consul, key: str) -> LockState:
+    """Who holds a lock, as the leader knows it. Raises ConsulError."""
+    reply = consul.get(f"/v1/kv/{key}", params={"consistent": ""})
+    for pair in decode(reply.body, list[_Pair]) if reply.body else []:
+        return LockState(pair.Session, pair.ModifyIndex, _holder(pair.Value))
+    return LockState()
+
+
+def _holder(value: str | None) -> Holder | None:
+    try:
+        return json.decode(base64.b64decode(value or ""), type=Holder)
+    except (MsgspecError, ValueError):
+        return None

@@ -133,6 +133,11 @@ def node_services(consul: Consul, node: str) -> list[Service]:
     return sorted((_service(item, None) for item in items.values()), key=lambda service: service.id)
 
 
+def nodes(consul: Consul) -> frozenset[str]:
+    """The names of all nodes of the catalog, whether they are well or not."""
+    return frozenset(item.Node for item in decode(consul.get("/v1/catalog/nodes").body, list[_Named]))
+
+
 def escalate(consul: Consul, node: str, check_id: str, service_id: str, status: str, output: str) -> None:
     """Write a check's status straight into the catalog, past the local agent's check API.
 
@@ -159,6 +164,10 @@ def critical(reply: Reply) -> list[CheckState]:
     checks = decode(reply.body, list[_Check]) if reply.body else []
     states = (CheckState(c.Node, c.CheckID, c.ServiceID, c.ServiceName, c.Status, c.Output) for c in checks)
     return sorted(states)
+
+
+class _Named(Struct):
+    Node: str
 
 
 class _Node(Struct):

@@ -49,7 +49,8 @@ class Watch:
     """Watches `path`. Both callbacks run in the watch's own thread; what they raise is logged, and the watch goes on.
 
     The wait is short (10 s) because wake-ups have been lost in past versions: what was missed heals. An answer is no
-    promise of a change, so the content is compared before `on_change` is called.
+    promise of a change, so the content is compared before `on_change` is called. `by_index`: what changed need not show
+    in the content, so the index is compared too.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Watch:
         wait_s: float = 10.0,
         rng: random.Random | None = None,
         name: str = "",
+        by_index: bool = False,
     ) -> None:
         self._consul = consul
         self._path = path
@@ -72,6 +74,7 @@ class Watch:
         self._wait_s = min(wait_s, WAIT_MAX_S)
         self._rng = rng or random.Random()
         self._name = name or path
+        self._by_index = by_index
         self._line = consul.http.line()
         self._pace = Bucket(RATE_PER_S, BURST)
         self._seen = b""
@@ -125,7 +128,8 @@ class Watch:
 
     def _compare(self, reply: Reply) -> None:
         """Call back if the content is new. Only its hash is kept: the body may be megabytes."""
-        content = hashlib.blake2b(reply.body, salt=str(reply.status).encode()).digest()
+        salt = str(reply.status if not self._by_index else reply.index).encode()[-16:]
+        content = hashlib.blake2b(reply.body, salt=salt).digest()
         if content != self._seen:
             self._seen = content
             self._call(self._on_change, reply)

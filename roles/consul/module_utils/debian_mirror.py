@@ -108,12 +108,17 @@ def find(package: str, arch: str, suite: str, mirror: str, release: str) -> Entr
     return Entry(fields["Version"], fields["Filename"], fields["SHA256"])
 
 
+def fetch(entry: Entry, mirror: str) -> bytes:
+    """The package itself, held against the index."""
+    return _get(f"{mirror}/{entry.filename}", entry.sha256)
+
+
 def unpack_program(entry: Entry, mirror: str, member: str, dest: Path) -> None:
     """Put the program `member` of the package at `dest`, complete or not at all."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".fetch-") as folder:
         deb, root = Path(folder, "package.deb"), Path(folder, "root")
-        deb.write_bytes(_get(f"{mirror}/{entry.filename}", entry.sha256))
+        deb.write_bytes(fetch(entry, mirror))
         command = ["dpkg-deb", "--extract", str(deb), str(root)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         program = root / member

@@ -24,14 +24,21 @@ class Outcome:
 
 
 def play(
-    role: str, folder: Path, variables: dict[str, Any], *options: str, facts: dict[str, str] | None = None
+    role: str,
+    folder: Path,
+    variables: dict[str, Any],
+    *options: str,
+    facts: dict[str, str] | None = None,
+    tasks_from: str = "main",
+    hosts: tuple[str, ...] = ("here",),
 ) -> Outcome:
-    """Run one role on host `here`, whose facts may be given instead of gathered."""
+    """Run one role on host `here`, whose facts may be given instead of gathered. No other host does anything."""
     folder.mkdir(exist_ok=True)
     inventory, playbook, given = folder / "hosts.yml", folder / "play.yml", folder / "vars.json"
     host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    inventory.write_text(json.dumps({"all": {"hosts": {"here": host}}}))
-    one: dict[str, Any] = {"hosts": "here", "gather_facts": not facts, "roles": [role]}
+    inventory.write_text(json.dumps({"all": {"hosts": dict.fromkeys(hosts, host)}}))
+    one: dict[str, Any] = {"hosts": "here", "gather_facts": not facts}
+    one["tasks"] = [{"ansible.builtin.import_role": {"name": role, "tasks_from": tasks_from}}]
     if facts:
         one["vars"] = {"ansible_facts": facts}
     else:

@@ -53,6 +53,7 @@ def variables(tmp_path: Path, archive: Path, site: str) -> dict[str, Any]:
     return {
         "consul_folder": str(tmp_path / "a folder"),
         "consul_cache_folder": str(tmp_path / "cache"),
+        "consul_supervisor": "supervisord",
         "consul_install_method": "release",
         "consul_release_url": f"{site}/{archive.name}",
         "consul_free_ports": True,
@@ -100,6 +101,15 @@ def test_no_checksum_is_refused_before_anything_is_fetched(tmp_path: Path, varia
     assert outcome.status != 0
     assert "set consul_release_sha256" in outcome.output
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_distribution_that_was_never_run_is_refused(tmp_path: Path, variables: dict[str, Any]) -> None:
+    variables |= {"consul_supervisor": "systemd", "consul_release_sha256": "0" * 64}
+    debian = {"system": "Linux", "architecture": "x86_64", "distribution": "Debian", "distribution_major_version": "11"}
+    outcome = install(tmp_path, variables, facts=debian)
+    assert outcome.status != 0
+    said = " ".join(outcome.output.split())
+    assert "here is Debian 11 on x86_64; the role consul supports Debian 12 on x86_64 and aarch64" in said
 
 
 @pytest.mark.parametrize(("system", "architecture"), [("FreeBSD", "x86_64"), ("Linux", "riscv64")])

@@ -54,6 +54,7 @@ def variables(folder: Path, taken: int) -> dict[str, Any]:
             free[name] = server.getsockname()[1]
     return {
         "consul_folder": str(folder),
+        "consul_supervisor": "supervisord",
         "consul_install_method": "binary",
         "consul_binary_path": find_consul(),
         "consul_server": True,

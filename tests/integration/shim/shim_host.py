@@ -58,14 +58,15 @@ class ShimHost:
         self.shim: subprocess.Popen[bytes] | None = None
         self.log = folder / "shim.log"
         self.config = folder / "outriderd.toml"
+        self.port = a_free_port()
         self.configure(free_ports=True)
 
-    def configure(self, *, free_ports: bool) -> None:
-        """Write the shim's configuration."""
+    def configure(self, *, free_ports: bool, tables: str = "") -> None:
+        """Write the shim's configuration; `tables` are added to it."""
         folders = "".join(f'{name}_dir = "{self.folder / name}"\n' for name in ("runtime", "state", "log"))
         self.config.write_text(
             f'fleet = "test"\nhost = "local"\n{folders}free_ports = {str(free_ports).lower()}\nneeds_wait_s = 2.0\n'
-            f"http_port = {a_free_port()}\n[consul]\nport = {self.consul.ports['http']}\n"
+            f"http_port = {self.port}\n[consul]\nport = {self.consul.ports['http']}\n{tables}"
         )
 
     def publish(self, agents: dict[str, Agent], version: str = "v1") -> None:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from outrider.fleet.spec import Probe
+from outrider.registry import services
+
 if TYPE_CHECKING:
     from integration.shim.shim_host import ShimHost
 
@@ -38,7 +41,15 @@ def test_a_killed_instance_leaves_lookups_at_once_and_comes_back(serving: ShimHo
     assert report.pid != before
 
 
+def kept_when_it_hangs(host: ShimHost, name: str) -> None:
+    """Publish that a hang of the agent is to be sat out, and wait until it passes like that."""
+    patient = msgspec.structs.replace(host.small, probes=(Probe(hang="keep"),))
+    host.publish({name: patient}, version="v2")
+    host.wait(lambda: (report := host.report(name)) and report.version == "v2" and host.passing(name))
+
+
 def test_a_hanging_instance_is_suspected_until_it_answers_again(serving: ShimHost) -> None:
+    kept_when_it_hangs(serving, "Beta")
     pid = serving.pid("Beta")
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -52,6 +63,7 @@ def test_a_hanging_instance_is_suspected_until_it_answers_again(serving: ShimHos
 
 def test_every_host_learns_that_a_suspected_instance_is_gone(serving: ShimHost) -> None:
     """The status stays critical, so the Consul agent alone would pass the new output on only after minutes."""
+    kept_when_it_hangs(serving, "Beta")
     pid = serving.pid("Beta")
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -97,3 +109,12 @@ def test_an_instance_that_cannot_start_says_why_while_others_run(host: ShimHost)
         reason = f"port {port} (main) is taken by"
         host.wait(lambda: reason in host.registered().get("Gamma-1", ("", ""))[1])
         assert {host.registered()[f"{name}-1"][0] for name in ("Beta", "Gamma")} == {"critical"}
+
+
+def test_a_failure_that_reaches_the_catalog_after_the_recovery_is_taken_back(serving: ShimHost) -> None:
+    """What an escalation does that was on its way through an election while the instance came back."""
+    node = msgspec.json.decode(serving.consul.client.get("/v1/agent/self").body)["Config"]["NodeName"]
+    services.escalate(serving.consul.client, node, "outrider:Alpha-1", "Alpha-1", "critical", "died: long ago")
+    assert serving.in_catalog("Alpha-1") == "died: long ago"
+    serving.wait(lambda: not serving.in_catalog("Alpha-1"), within_s=10.0)
+    assert serving.passing("Alpha")

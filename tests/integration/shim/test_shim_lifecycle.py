@@ -57,6 +57,9 @@ def test_lookups_go_on_without_consul_and_say_their_age(serving: ShimHost) -> No
 
 def test_a_wiped_consul_gets_everything_back(serving: ShimHost) -> None:
     before = pids(serving)
+    for n in range(50):  # a Consul of some age: one that starts anew has lower indexes
+        serving.consul.client.put(f"/v1/kv/age/{n}", b"")
+    serving.write()
     serving.consul.wipe()
     serving.consul.start()
     serving.wait(lambda: "lost the fleet's documents" in serving.log.read_text())

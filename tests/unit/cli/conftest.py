@@ -14,7 +14,18 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from outrider.cli.main import main
-from outrider.host.reports import ActionReport, DoctorReport, Finding, InstanceReport, StatusReport, Summary
+from outrider.host.reports import (
+    ActionReport,
+    BreakersReport,
+    CallsReport,
+    DoctorReport,
+    EventsReport,
+    Finding,
+    InstanceReport,
+    StatusReport,
+    Summary,
+    UptimeReport,
+)
 
 
 def instance(name: str, status: str = "passing", host: str = "gpu1", **more: object) -> InstanceReport:
@@ -33,6 +44,10 @@ class Shim:
         self.instances = {item.instance: item for item in (instance("Memory-1"), instance("Planner-1", host="gpu2"))}
         self.consul = "reachable"
         self.findings: tuple[Finding, ...] = (Finding("documents", True, "2 agents"),)
+        self.calls = CallsReport()
+        self.breakers = BreakersReport()
+        self.events = EventsReport()
+        self.uptime = UptimeReport({"1 h": None})
         self.logs = {"Memory-1": "one\ntwo\nthree\n"}
         self.told: list[tuple[str, str]] = []
         self.acts: Callable[[str, str], None] = lambda action, name: None
@@ -47,6 +62,10 @@ class Shim:
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/status", self._status)
         app.router.add_get("/v1/doctor", self._doctor)
+        app.router.add_get("/v1/calls", self._calls)
+        app.router.add_get("/v1/breakers", self._breakers)
+        app.router.add_get("/v1/events", self._events)
+        app.router.add_get("/v1/uptime", self._uptime)
         app.router.add_get("/v1/logs/{instance}", self._logs)
         app.router.add_post("/v1/agents/{name}/{action}", self._act)
         app.router.add_post("/v1/shutdown", self._shut_down)
@@ -63,6 +82,19 @@ class Shim:
 
     async def _doctor(self, request: web.Request) -> web.Response:
         return answer(DoctorReport("gpu1", self.findings))
+
+    async def _calls(self, request: web.Request) -> web.Response:
+        return answer(self.calls)
+
+    async def _breakers(self, request: web.Request) -> web.Response:
+        return answer(self.breakers)
+
+    async def _events(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path_qs)
+        return answer(self.events)
+
+    async def _uptime(self, request: web.Request) -> web.Response:
+        return answer(self.uptime)
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.path_qs)

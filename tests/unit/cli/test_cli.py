@@ -15,7 +15,15 @@ import pytest
 from outrider.cli.main import main
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.records import Entry, Instance
-from outrider.host.reports import ActionReport, DoctorReport, Finding, InstanceReport, StatusReport, Summary
+from outrider.host.reports import (
+    ActionReport,
+    DoctorReport,
+    Finding,
+    InstanceReport,
+    StatusReport,
+    Summary,
+    status_said,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -92,6 +100,24 @@ def test_status_shows_what_is_wrong_first_and_exits_1(
     out = capsys.readouterr().out
     assert "0/1 passing" in out
     assert "exited: killed by SIGKILL" in out
+
+
+def test_status_shows_who_lacks_a_need_with_the_reason_and_is_content(
+    shim: Shim, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shim.status = "warning"
+    assert run(tmp_path, "status") == 0
+    out = capsys.readouterr().out
+    assert "1 warning" in out
+    assert "exited: killed by SIGKILL" in out  # the detail, whatever it is
+
+
+@pytest.mark.parametrize(
+    ("output", "status"),
+    [("parked: failed 10 times", "parked"), ("starting: not ready yet", "starting"), ("probe: no", "critical")],
+)
+def test_the_output_of_another_hosts_check_names_its_status(output: str, status: str) -> None:
+    assert status_said(output) == status
 
 
 def test_status_json_has_the_promised_keys(shim: Shim, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

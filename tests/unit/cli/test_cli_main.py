@@ -15,7 +15,7 @@ from outrider.cli.main import main
 from outrider.cli.where import default_runtime
 
 Outrider = Callable[..., int]
-COMMANDS = ("status", "agents", "lookup", "logs", "doctor", "start", "stop", "restart")
+COMMANDS = ("status", "agents", "lookup", "calls", "breakers", "logs", "doctor", "start", "stop", "restart")
 
 
 @pytest.mark.parametrize("words", [["nonsense"], [], ["status", "--wat"], ["logs", "X", "-n", "many"], ["start"]])

@@ -34,6 +34,10 @@ def test_a_good_file_is_read_and_nothing_is_started(tmp_path: Path) -> None:
         (GOOD + '[consul]\nscheme = "ftp"\n', "ftp"),
         ("fleet = ", "outriderd.toml"),
         (GOOD.replace('"/r"', "5"), "runtime_dir"),
+        (GOOD + 'http_host = "10.0.0.1"\n', "10.0.0.1 would be served in the clear"),
+        (GOOD + 'http_host = "0.0.0.0"\n', "0.0.0.0 would be served in the clear"),
+        (GOOD + 'http_host = "gpu1"\n', "gpu1 would be served in the clear"),
+        (GOOD + '[http_tls]\nca_file = "/ca"\n', "cert_file"),
     ],
 )
 def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
@@ -49,3 +53,17 @@ def test_a_missing_file_says_who_writes_it(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="No such file") as refused:
         load_config(tmp_path / "outriderd.toml")
     assert "site.yml" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'http_host = "127.0.0.2"\n',
+        'http_host = "::1"\n',
+        'http_host = "localhost"\n',
+        # The files may come with the same run as this one, so only their names are looked at.
+        'http_host = "10.0.0.1"\n[http_tls]\nca_file = "/no/ca"\ncert_file = "/no/cert"\nkey_file = "/no/key"\n',
+    ],
+)
+def test_loopback_is_served_in_the_clear_and_all_else_with_tls(tmp_path: Path, text: str) -> None:
+    assert main(["--config", str(written(tmp_path, GOOD + text)), "--check-config"]) == 0

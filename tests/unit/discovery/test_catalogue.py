@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import struct
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from full_disk import full_disk
 from outrider.discovery import api
 from outrider.discovery.catalogue import Catalogue, CatalogueWriter
 from outrider.discovery.records import Entry, Instance
@@ -134,14 +134,11 @@ def test_a_truncated_or_missing_catalogue_is_named(writer: CatalogueWriter, tmp_
 
 
 def _publish_on_a_full_disk(folder: Path, queue: multiprocessing.Queue[str]) -> None:
-    import signal
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     writer = CatalogueWriter(folder)
     writer.publish(entries(3))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     try:
-        writer.publish(entries(5000))
+        with full_disk(4096):
+            writer.publish(entries(5000))
         queue.put("published")
     except CatalogueError as error:
         queue.put(f"{error.message}; generation {writer.generation}")

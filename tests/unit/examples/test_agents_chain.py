@@ -19,10 +19,10 @@ class Fleet:
         self.asked: list[str] = []
         self.down, self.hung = down, hung
 
-    def locate(self, name: str) -> list[tuple[str, str, int]]:
+    def locate(self, name: str) -> list[tuple[str, str, int, bool]]:
         if name not in NEEDS:
             raise LookupError(f"no agent {name}")
-        return [(f"{name}-1", name, 1)]
+        return [(f"{name}-1", name, 1, False)]
 
     def post(self, address: str, _port: int, _path: str, document: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         self.asked.append(address)
@@ -79,8 +79,20 @@ def test_the_next_instance_is_tried() -> None:
             raise CallError("refused")
         return {"agent": "B", "answered": 1, "failed": 0, "visited": []}
 
-    tree = chain("A", "A-1", ["B"], {}, lambda _: [("B-1", "dead", 1), ("B-2", "alive", 1)], post)
+    tree = chain("A", "A-1", ["B"], {}, lambda _: [("B-1", "dead", 1, False), ("B-2", "alive", 1, False)], post)
     assert (tree["answered"], tree["failed"]) == (2, 0)
+
+
+def test_one_that_takes_calls_is_called_once_whatever_instances_it_has() -> None:
+    called = []
+
+    def call(agent: str, method: str, document: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        called.append((agent, method, document["visited"], timeout_s > 0))
+        raise CallError("nobody serves it")
+
+    tree = chain("A", "A-1", ["B"], {}, lambda _: [("B-1", "x", 1, True), ("B-2", "y", 1, True)], call=call)
+    assert called == [("B", "chain", ["A", "B"], True)]
+    assert tree["needs"][0]["error"] == "nobody serves it"
 
 
 @pytest.mark.parametrize(

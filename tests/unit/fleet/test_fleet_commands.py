@@ -64,7 +64,7 @@ def test_show_lists_agents_or_one_of_them(fleet: Path, capsys: pytest.CaptureFix
     assert run("show", fleet, "A") == 0
     whole = yaml.safe_load(capsys.readouterr().out)
     assert whole["probes"][0] == {"type": "http", "port": "health", "path": "/health", "interval_s": 0.5,
-                                  "timeout_s": 0.5, "failures": 2}  # fmt: skip
+                                  "timeout_s": 0.4, "failures": 2, "hang": "kill"}  # fmt: skip
     assert whole["needed_by"] == ["B", "C"]
     assert run("show", fleet, "--agent", "A", "--json") == 0
     assert json.loads(capsys.readouterr().out)["module"] == "m"

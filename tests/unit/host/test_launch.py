@@ -164,3 +164,14 @@ def test_a_folder_that_cannot_be_made_is_named(config: Config) -> None:
     config.state_dir.write_text("a file where a folder should be")
     with pytest.raises(HostError, match=str(config.state_dir)):
         prepared(config, module="echo")
+
+
+def test_with_a_unit_of_its_own_an_agent_has_its_units_folder_and_home(tmp_path: Path) -> None:
+    """The unit's user reads the secret and owns the state folder, so neither is the shim's to check or make."""
+    config = Config("demo", "pc1", tmp_path / "run", tmp_path / "state", tmp_path / "log", supervisor="systemd")
+    launch = prepared(config, module="echo", state=True, secrets={"TOKEN": str(tmp_path / "not-ours")})
+    assert launch.env["OUTRIDER_STATE"] == launch.cwd == "/var/lib/outrider-agents/Echo-1"
+    assert not Path(launch.cwd).exists()
+    assert "HOME" not in launch.env  # exec_agent gives it that of the unit's user
+    beat = Path(launch.env["OUTRIDER_HEARTBEAT"])
+    assert (beat.stat().st_mode & 0o777, beat.parent.stat().st_mode & 0o011) == (0o600, 0o011)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import resource
 import runpy
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from full_disk import full_disk
 from outrider.errors import ReleaseError
 from outrider.fleet.spec import Code
 from outrider.host.packing import without_password
@@ -333,13 +333,6 @@ def crashed_at(archive: Path, digest: str, releases: Path, line: int) -> int:
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, releases: Path) -> None:
     archive = tmp_path / "big.tar"
     digest = tar_of(archive, member("big", data=b"x" * 300_000))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(ReleaseError, match="File too large"):
-            install(archive, digest, releases)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(100_000), pytest.raises(ReleaseError, match="File too large"):
+        install(archive, digest, releases)
     assert list(releases.iterdir()) == []

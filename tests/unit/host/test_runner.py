@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outrider.fleet.spec import Restart
-from outrider.host.runner import backoff_s, restarts_after
+from outrider.host.crash_loop import backoff_s, restarts_after
 from outrider.host.supervisor import Exit
 
 

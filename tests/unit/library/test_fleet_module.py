@@ -80,7 +80,7 @@ def test_check_mode_without_consul_predicts_and_warns(run: Run, fleet_file: Path
     result = run("fleet", definition=definition, _ansible_check_mode=True, _ansible_diff=True, **NOWHERE)
     assert result["changed"] is True
     assert result["agents"] == {"added": 1, "changed": 0, "removed": 0, "unchanged": 0}
-    assert result["operations"] == ["add A: A-1 on one"]
+    assert result["operations"] == ["describe host one", "add A: A-1 on one"]
     assert "predicted as if nothing were published yet" in str(result["warnings"])
     assert "name: A" in result["diff"][0]["after"]
     assert "hunter2" not in str(result["diff"])

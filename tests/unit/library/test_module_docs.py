@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +52,11 @@ def test_check_mode_and_diff_are_declared(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_is_thin(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 121
+
+
+def test_ansible_doc_renders_every_module() -> None:
+    names = [path.stem for path in MODULES]
+    command = [sys.executable, "-m", "ansible", "doc", "--json", "--type", "module", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(json.loads(done.stdout)) == sorted(names)

@@ -64,6 +64,10 @@ def test_passing_for_a_moment_is_not_well() -> None:
     assert step(goal("v1", "one", "one"), NOTHING, OLD, seen("v1", "v1", well_s=0.2)) == Wait(("a-1", "a-2"))
 
 
+def test_one_that_serves_but_lacks_a_need_is_well() -> None:
+    assert step(goal("v1", "one", "one"), NOTHING, OLD, seen("v1", "v1", status="warning")) == Done()
+
+
 def test_what_ends_again_and_again_fails_early_but_a_slow_start_is_awaited() -> None:
     wanted = goal("v1", "one", "one")
     ending = seen("v1", "v1", status="critical")

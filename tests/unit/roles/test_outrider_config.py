@@ -12,7 +12,7 @@ from outrider.host.config import Config, ConsulConfig, load_config
 TEMPLATES = Path(__file__).parents[3] / "roles" / "outrider" / "templates"
 
 
-def render(tmp_path: Path, labels: dict[str, object]) -> Config:
+def render(tmp_path: Path, labels: dict[str, object], secure: bool = False) -> Config:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined)
     environment.filters |= {"to_json": json.dumps, "bool": bool}
     file = tmp_path / "outriderd.toml"
@@ -23,14 +23,30 @@ def render(tmp_path: Path, labels: dict[str, object]) -> Config:
             outrider_fleet="reference",
             outrider_host="gpu 1",
             outrider_address="10.0.0.1",
-            outrider_folder='/home/me/a "quoted" folder',
             outrider_free_ports=True,
+            outrider_local_ports=secure,
+            outrider_releases_folder="/opt/outrider/releases",
             outrider_http_host="127.0.0.1",
             outrider_starts=8,
+            outrider_placer=not secure,
             outrider_needs_wait_s=15,
             outrider_labels=labels,
             outrider_consul_host="127.0.0.1",
-            __outrider_chosen={"ports": {"outrider_http": 19321, "consul_http": 18500}},
+            outrider_secure=secure,
+            outrider_calls_tls=secure,
+            outrider_peers=secure,
+            outrider_peers_port=9333,
+            __outrider_peers_key="/etc/outrider/peers.key",
+            __outrider_calls_tls_folder="/etc/outrider/calls",
+            __outrider_path={
+                "runtime": '/home/me/a "quoted" folder/run',
+                "state": "/home/me/state",
+                "log": "/home/me/log",
+                "agents": "systemd" if secure else "process",
+            },
+            __outrider_tls_folder="/etc/outrider/tls",
+            __outrider_http_port=19321,
+            __outrider_consul_port=18500,
         )
     )
     return load_config(file)
@@ -42,8 +58,20 @@ def test_the_shim_reads_what_the_role_writes(tmp_path: Path) -> None:
     assert config.socket == Path('/home/me/a "quoted" folder/run/outriderd.sock')
     assert config.free_ports
     assert config.labels == {"rack": "a1", "nvme.fast": "True"}
+    assert config.placer
     assert config.consul == ConsulConfig(port=18500)
+    assert config.peers_key_file is None
 
 
 def test_no_labels_are_no_labels(tmp_path: Path) -> None:
     assert render(tmp_path, {}).labels == {}
+
+
+def test_a_secured_shim_has_a_token_and_a_certificate(tmp_path: Path) -> None:
+    config = render(tmp_path, {}, secure=True)
+    assert (config.supervisor, config.consul.token_file) == ("systemd", "/etc/outrider/consul.token")
+    assert config.http_tls is not None
+    assert not config.placer
+    assert config.http_tls.cert_file == Path("/etc/outrider/tls/host.pem")
+    assert config.calls_tls == Path("/etc/outrider/calls")
+    assert (config.peers_key_file, config.peers_port) == (Path("/etc/outrider/peers.key"), 9333)

@@ -1,0 +1,134 @@
+"""A connection to an instance on an event loop: many calls in flight, answered in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import Any, cast
+
+from outrider.calls import frames
+from outrider.calls.endpoint import local_socket, port_of, short_name
+from outrider.calls.frames import FrameReader, Hello, Refusal, Reply, Request, Welcome, from_agent
+from outrider.discovery.records import Instance
+from outrider.errors import CallTimeout, ConnectionLost, FrameError
+
+log = logging.getLogger("outrider.calls")
+
+Answer = tuple[Reply | Refusal, memoryview | None]
+
+
+async def open_channel(
+    instance: Instance, caller: str, runtime: Path, timeout_s: float, tls: ssl.SSLContext | None
+) -> Channel:
+    """Connect. Raises ConnectionLost and CallTimeout."""
+    loop = asyncio.get_running_loop()
+    path = local_socket(instance, runtime)
+    try:
+        async with asyncio.timeout(timeout_s):
+            if path:
+                with short_name(path) as name:
+                    _, channel = await loop.create_unix_connection(lambda: Channel(instance.agent, caller), name)
+            else:
+                at = instance.address, port_of(instance)
+                name_there = instance.host if tls else None
+                _, channel = await loop.create_connection(
+                    lambda: Channel(instance.agent, caller), *at, ssl=tls, server_hostname=name_there
+                )
+    except TimeoutError:
+        raise CallTimeout(f"{instance.instance} took no connection before the deadline") from None
+    except OSError as error:
+        raise ConnectionLost(f"{instance.instance}: {error.strerror or error}", safe=True) from error
+    return channel
+
+
+class Channel(asyncio.Protocol):
+    """Use `open_channel`. `welcome` is what the instance said of itself, once it has."""
+
+    def __init__(self, agent: str, caller: str) -> None:
+        self.welcome: Welcome | None = None
+        self.is_open = True
+        self._greeting = frames.encode(Hello(frames.VERSION, agent, caller))
+        self._ids = itertools.count(1)
+        self._reader = FrameReader()
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._retired = False
+        self._why = "the instance closed the connection before it answered"
+
+    async def exchange(self, method: str, body: Any, trace: str, epoch: int, until: float, now: float) -> Answer:
+        """Send one request and wait for what answers it, until `until`; the buffers are of its arrays.
+
+        Raises CallTimeout, after which the connection goes on serving others, ConnectionLost, and TypeError for a
+        body that cannot be sent.
+        """
+        number = next(self._ids)
+        parts = frames.encode(Request(number, method, int((until - now) * 1e6), trace, epoch, body))
+        if not self.is_open:
+            raise ConnectionLost("the connection is gone", safe=True)
+        loop = asyncio.get_running_loop()
+        answer = self._waiting[number] = loop.create_future()
+        timer = loop.call_later(until - now, _give_up, answer)
+        try:
+            self._transport.writelines(parts) if len(parts) > 1 else self._transport.write(parts[0])
+            received: Answer = await answer
+            return received
+        finally:
+            timer.cancel()
+            del self._waiting[number]
+            if self._retired and not self._waiting:
+                self.close()
+
+    def retire(self) -> None:
+        """Close it as soon as nobody waits."""
+        self._retired = True
+        if not self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Whoever waits gets ConnectionLost."""
+        self.is_open = False
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio.Protocol."""
+        self._transport = cast(asyncio.Transport, transport)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport.writelines(self._greeting)
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio.Protocol."""
+        try:
+            for view, buffers in self._reader.feed(data):
+                self._take(from_agent(view), buffers)
+        except FrameError as error:
+            self._why = error.message
+            log.warning("%s; the connection is closed", self._why)
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Of asyncio.Protocol."""
+        self.is_open = False
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(ConnectionLost(self._why))
+
+    def _take(self, message: Welcome | Reply | Refusal, buffers: memoryview | None) -> None:
+        if isinstance(message, Welcome):
+            self.welcome = message
+        elif isinstance(message, Refusal) and message.id == 0:
+            self._why = message.message
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(ConnectionLost(message.message, safe=True))
+        elif (waiting := self._waiting.get(message.id)) and not waiting.done():
+            waiting.set_result((message, buffers))
+
+
+def _give_up(answer: asyncio.Future[Answer]) -> None:
+    if not answer.done():
+        answer.set_exception(CallTimeout("no answer before the deadline"))

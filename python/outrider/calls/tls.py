@@ -1,0 +1,40 @@
+"""TLS between hosts, where the fleet asks for it: both sides show a certificate of the fleet's CA."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+from outrider.errors import HostError
+
+FOLDER = "OUTRIDER_CALLS_TLS"  # of ca.pem, cert.pem and key.pem; set by the shim
+
+
+def client_context() -> ssl.SSLContext | None:
+    """For connections to other hosts; None if this agent's calls are in the clear. Raises HostError."""
+    return _context(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def server_context() -> ssl.SSLContext | None:
+    """For connections from other hosts; only a certificate of the CA gets in. Raises HostError."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    if context is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _context(protocol: int) -> ssl.SSLContext | None:
+    if not (given := os.environ.get(FOLDER)):
+        return None
+    folder = Path(given)
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(folder / "ca.pem")
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    except (OSError, ssl.SSLError) as error:
+        raise HostError(
+            f"{FOLDER} is {folder}: {error}", hint="the role `outrider` installs it: run site.yml"
+        ) from error
+    return context

@@ -1,0 +1,155 @@
+"""A process that calls every agent of the small fleet without end, and what its answers must agree with."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from hosts.fleet import Fleet
+
+SINGLETONS = ("Counter", "Ledger", "Lone")
+REPLICATED = ("Echo",)
+STATE = "/var/lib/outrider-agents"
+OBSERVER = """
+import json, os, sys, threading, time
+os.environ["OUTRIDER_CALLS_TLS"] = "/etc/outrider/calls"
+import outrider
+said, done = threading.Lock(), threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+def observe(agent, method):
+    number = 0
+    while not done.wait(0.004):
+        number += 1
+        token = f"{sys.argv[1]}-{agent}-{number}"
+        sent = time.monotonic_ns()
+        line = {"agent": agent, "token": token, "sent_ns": sent}
+        try:
+            answer = outrider.call(agent, method, {"token": token} if method == "count" else None, timeout=2.0)
+            line |= {"epoch": answer["epoch"], "instance": answer["instance"]}
+        except outrider.CallError as error:
+            line |= {"error": error.kind, "text": error.message}
+        except outrider.OutriderError as error:
+            line |= {"error": type(error).__name__, "text": error.message}
+        line["got_ns"] = time.monotonic_ns()
+        with said:
+            print(json.dumps(line), flush=True)
+threads = [threading.Thread(target=observe, args=(agent, "count")) for agent in sys.argv[2].split(",")]
+threads += [threading.Thread(target=observe, args=(agent, "who")) for agent in sys.argv[3].split(",")]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+class Seen(Struct):
+    """One call of the observer. `error` is empty where it was answered."""
+
+    agent: str
+    token: str
+    sent_ns: int
+    got_ns: int
+    epoch: int = 0
+    instance: str = ""
+    error: str = ""
+    text: str = ""
+
+
+class Accepted(Struct):
+    """One line of a singleton's own state."""
+
+    token: str
+    epoch: int
+    instance: str
+    at_ns: int
+
+
+class Verdict(Struct):
+    """What came of a run. `violations` are what must never be."""
+
+    violations: list[str] = field(default_factory=list)
+    answered: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    longest_gap_s: dict[str, float] = field(default_factory=dict)
+
+
+class Observer:
+    """Calls from `host`, which must not be hurt meanwhile. `name` marks its tokens."""
+
+    def __init__(self, fleet: Fleet, host: str, name: str, log: Path) -> None:
+        self._log = log
+        self._file = log.open("w")
+        leader = str(fleet.lab.machines()[host].leader())
+        words = ["-c", OBSERVER, name, ",".join(SINGLETONS), ",".join(REPLICATED)]
+        self._process = subprocess.Popen(
+            ["nsenter", "--target", leader, "--all", "--", "/opt/outrider/venv/bin/python", *words],
+            stdin=subprocess.PIPE,
+            stdout=self._file,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def stop(self) -> list[Seen]:
+        """End it; everything that it saw."""
+        self._process.communicate(timeout=30)
+        self._file.close()
+        return [Seen(**json.loads(line)) for line in self._log.read_text().splitlines()]
+
+
+def accepted(fleet: Fleet, agent: str) -> list[Accepted]:
+    """What the instances of a singleton wrote down, on all hosts, in the order of time."""
+    lines: list[Accepted] = []
+    for host in fleet.lab.machines():
+        text = fleet.on(host, f"cat {STATE}/{agent}-*/accepted 2>/dev/null; true")
+        # The last line of a host that lost its power may be half written.
+        lines += [Accepted(**json.loads(line)) for line in text.splitlines() if line.endswith("}")]
+    return sorted(lines, key=lambda line: line.at_ns)
+
+
+def judge(fleet: Fleet, seen: list[Seen]) -> Verdict:
+    """Never two holders at work, and no acknowledged count lost or counted twice."""
+    verdict = Verdict()
+    for agent in SINGLETONS:
+        lines = accepted(fleet, agent)
+        verdict.violations += [f"{agent}: {text}" for text in _overlaps(lines)]
+        answered = [call for call in seen if call.agent == agent and not call.error]
+        verdict.violations += [f"{agent}: {text}" for text in _lost(lines, answered)]
+    for agent in (*SINGLETONS, *REPLICATED):
+        calls = [call for call in seen if call.agent == agent]
+        verdict.answered[agent] = sum(not call.error for call in calls)
+        verdict.errors |= {f"{agent} {kind}": n for kind, n in Counter(c.error for c in calls if c.error).items()}
+        verdict.longest_gap_s[agent] = _longest_gap_s([call for call in calls if not call.error])
+    return verdict
+
+
+def _overlaps(lines: list[Accepted]) -> Iterator[str]:
+    """No work was accepted under an epoch after work under a later one, nor by two instances under one."""
+    holders: dict[int, str] = {}
+    latest = 0
+    for line in lines:
+        if line.epoch == 0:
+            yield f"{line.instance} accepted {line.token} without a lease"
+        if line.epoch < latest:
+            yield f"{line.instance} accepted {line.token} under epoch {line.epoch} after {latest}"
+        if holders.setdefault(line.epoch, line.instance) != line.instance:
+            yield f"{line.instance} and {holders[line.epoch]} both accepted work under epoch {line.epoch}"
+        latest = max(latest, line.epoch)
+
+
+def _lost(lines: list[Accepted], answered: list[Seen]) -> Iterator[str]:
+    kept = Counter((line.token, line.epoch, line.instance) for line in lines)
+    tokens = Counter(line.token for line in lines)
+    for call in answered:
+        if not kept[call.token, call.epoch, call.instance]:
+            yield f"{call.token} was acknowledged by {call.instance} (epoch {call.epoch}) and is not in its state"
+        if tokens[call.token] > 1:
+            yield f"{call.token} was counted {tokens[call.token]} times"
+
+
+def _longest_gap_s(answered: list[Seen]) -> float:
+    times = sorted(call.got_ns for call in answered)
+    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0) / 1e9

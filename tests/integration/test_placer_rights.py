@@ -1,0 +1,109 @@
+"""The tokens that the role `consul` makes: a server's shim may place, another host's may not."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import jinja2
+import msgspec
+import pytest
+
+from integration.conftest import ConsulServer
+from outrider.errors import ConsulDenied
+from outrider.failover.desk import Desk
+from outrider.failover.election import Election
+from outrider.failover.placer import LOST_S, Picture
+from outrider.fleet.spec import Agent, Host
+from outrider.registry.client import Consul, connect
+from outrider.registry.kv import Change, get_doc, put_docs
+from outrider.registry.layout import (
+    FLEET,
+    HOSTS,
+    PLACEMENT,
+    PLACER_LOCK,
+    RUN_LOCK,
+    AgentDoc,
+    HostDoc,
+    Placed,
+    PlacementDoc,
+)
+from outrider.registry.lock import RunLock
+
+pytestmark = pytest.mark.integration
+TEMPLATES = Path(__file__).parents[2] / "roles" / "consul" / "templates"
+
+
+@pytest.fixture
+def guarded(consul_binary: Path, tmp_path: Path) -> Iterator[ConsulServer]:
+    token = str(uuid.uuid4())
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": token}}
+    server = ConsulServer(consul_binary, tmp_path, {"acl": acl})
+    server.address = msgspec.structs.replace(server.address, token=token)
+    server.client = connect(server.address)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def host(guarded: ConsulServer, *, placer: bool) -> Consul:
+    """A client with the token of a host, as site.yml makes it."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined)
+    rules = environment.get_template("host_policy.hcl.j2").render(
+        consul_node_name="local",
+        consul_read_prefixes=["outrider/fleet/", "outrider/placement/", "outrider/hosts/", "outrider/locks/"],
+        consul_write_prefixes=["outrider/placement/", "outrider/hosts/"] if placer else [],
+        consul_services=["outrider-shim"],
+        consul_write_keys=["outrider/locks/placer"] if placer else ["outrider/placement/A"],
+    )
+    name = f"host-{placer}"
+    guarded.client.put("/v1/acl/policy", msgspec.json.encode({"Name": name, "Rules": rules}))
+    made = guarded.client.put("/v1/acl/token", msgspec.json.encode({"Policies": [{"Name": name}]}))
+    return connect(msgspec.structs.replace(guarded.address, token=msgspec.json.decode(made)["SecretID"]))
+
+
+@pytest.fixture
+def fleet(guarded: ConsulServer) -> ConsulServer:
+    """A-1 is on h1, which is not there."""
+    docs = [
+        Change(FLEET + "A", AgentDoc("A", "lab", Agent(module="x"), "v1"), 0),
+        Change(PLACEMENT + "A", PlacementDoc("A", (Placed("A-1", "h1", "v1"),)), 0),
+        *(Change(HOSTS + name, HostDoc(Host(name)), 0) for name in ("h1", "h2")),
+    ]
+    with RunLock(guarded.client, RUN_LOCK, "site.yml"):
+        put_docs(guarded.client, docs)
+    return guarded
+
+
+PICTURE = Picture({}, {}, {}, 100.0, lost={"h1": 100.0 - LOST_S})
+
+
+def test_a_servers_shim_may_be_elected_and_place(fleet: ConsulServer) -> None:
+    mine = host(fleet, placer=True)
+    election = Election(mine, PLACER_LOCK, "local")
+    assert election.campaign()
+    assert Desk(mine).work(PICTURE, election.guard).done
+    doc, _ = get_doc(mine, PLACEMENT + "A", PlacementDoc)
+    assert doc
+    assert doc.instances[0].host == "h2"
+    described, index = get_doc(mine, HOSTS + "h1", HostDoc)
+    assert described
+    put_docs(mine, [Change(HOSTS + "h1", msgspec.structs.replace(described, state="drained"), index)])
+    election.resign()
+    with pytest.raises(ConsulDenied):
+        put_docs(mine, [Change(FLEET + "A", None, 1)])
+
+
+def test_another_hosts_shim_may_do_neither(fleet: ConsulServer) -> None:
+    mine = host(fleet, placer=False)
+    with pytest.raises(ConsulDenied):
+        Election(mine, PLACER_LOCK, "local").campaign()
+    for key, kind in ((HOSTS + "h1", HostDoc), (PLACEMENT + "B", PlacementDoc)):
+        _, index = get_doc(mine, key, kind)
+        with pytest.raises(ConsulDenied):
+            put_docs(mine, [Change(key, None, index)])
+    sessions = msgspec.json.decode(fleet.client.get("/v1/session/list").body)
+    assert sessions == []

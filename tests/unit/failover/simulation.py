@@ -1,0 +1,263 @@
+"""A world in which leases are taken and lost: simulated Consul and hosts, the real rules, one clock, a seed.
+
+Every host runs the decisions of outrider.failover.rules; what is simulated is what surrounds them: a Consul that ends
+sessions, delays locks, may be cut off from a host or lose its data; questions between hosts; hosts that stand still.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from outrider.failover import rules
+from outrider.failover.rules import Candidate, may_promise, take_at, taken
+from outrider.registry.leases import LOCK_DELAY_S, Lease, LeaseDoc, Member
+
+STEP_S = 0.05
+EPS_S = 0.001
+DETECT_S = 0.2  # after a host is cut off, Consul ends its session at the soonest
+AGENT = "Counter"
+
+
+class Consul(Struct):
+    """One key with a session lock."""
+
+    lease: Lease | None = None
+    index: int = 0
+    delayed_until: float = 0.0
+    sessions: set[str] = field(default_factory=set)
+
+    def write(self, doc: LeaseDoc, session: str) -> None:
+        self.index += 1
+        self.lease = Lease(doc, self.index, session)
+
+    def acquire(self, doc: LeaseDoc, index: int, session: str, now: float) -> bool:
+        here = self.lease.index if self.lease else 0
+        if session not in self.sessions or here != index or now < self.delayed_until:
+            return False
+        if self.lease and self.lease.session:
+            return False
+        self.write(doc, session)
+        return True
+
+    def end(self, session: str, now: float) -> None:
+        self.sessions.discard(session)
+        if self.lease and self.lease.session == session:
+            self.write(self.lease.doc, "")
+            self.delayed_until = now + LOCK_DELAY_S
+
+    def lose_data(self) -> None:
+        self.lease, self.delayed_until = None, 0.0
+        self.sessions.clear()
+
+
+class Host(Struct):
+    """A host with one instance. `until`: end of its lease, as its process knows it."""
+
+    name: str
+    candidate: Candidate
+    session: str = ""
+    epoch: int = 0
+    until: float = -math.inf
+    connected: bool = True
+    cut_at: float = math.inf
+    confirmed_at: float = 0.0
+    paused_until: float = -math.inf
+    members: tuple[Member, ...] = ()
+    stop_at: float = -math.inf
+
+    def works(self, now: float) -> bool:
+        """Whether its process is at work; one that has just lost its lease may need some time to stop."""
+        return now < self.until + rules.STOP_S - EPS_S if self.epoch else now < self.stop_at
+
+    def lose(self, now: float) -> None:
+        """Its lease is over."""
+        self.stop_at = min(self.until, now) + rules.STOP_S - EPS_S
+        self.epoch, self.until = 0, -math.inf
+
+
+class World:
+    """Runs hosts against Consul, and remembers who worked when."""
+
+    def __init__(self, seed: int, hosts: int = 3, members: int = 2) -> None:
+        self.rng = random.Random(seed)
+        self.now = 100.0
+        self.consul = Consul()
+        names = [f"host{n}" for n in range(1, hosts + 1)]
+        placed = tuple(Member(f"{AGENT}-{n}", f"host{n}") for n in range(1, members + 1))
+        self.hosts = {
+            name: Host(name, Candidate(AGENT, f"{AGENT}-{n}", name, placed, ready=n <= members))
+            for n, name in enumerate(names, 1)
+        }
+        self.placed = placed
+        self.cut_pairs: set[frozenset[str]] = set()
+        self.worked: list[tuple[float, str, int]] = []
+        self.overlaps: list[tuple[float, list[tuple[str, int]]]] = []
+        self.epochs: list[int] = []
+
+    def run(self, seconds: float, trouble: float = 0.02) -> None:
+        """Let time pass; with each step something may go wrong or be mended."""
+        end = self.now + seconds
+        while self.now < end:
+            if self.rng.random() < trouble:
+                self.something_happens()
+            self.step()
+
+    def step(self) -> None:
+        """Consul first, then the hosts in any order, then look who works."""
+        self._consul_notices()
+        hosts = list(self.hosts.values())
+        self.rng.shuffle(hosts)
+        for host in hosts:
+            if self.now >= host.paused_until:
+                self._act(host)
+        working = [(host.name, host.candidate.seen_epoch) for host in hosts if host.works(self.now)]
+        self.worked += [(self.now, name, epoch) for name, epoch in working]
+        if len(working) > 1:
+            self.overlaps.append((self.now, working))
+        self.now += STEP_S
+
+    def something_happens(self) -> None:
+        """One fault or its end."""
+        host = self.rng.choice(list(self.hosts.values()))
+        what = self.rng.choice(
+            [
+                "cut",
+                "cut",
+                "join",
+                "join",
+                "die",
+                "live",
+                "peers cut",
+                "peers join",
+                "wipe",
+                "restore",
+                "expire",
+                "move",
+            ]
+        )
+        match what:
+            case "cut":
+                host.connected, host.cut_at = False, self.now
+            case "join":
+                host.connected, host.cut_at = True, math.inf
+            case "die":
+                self.give_up(host)
+            case "live":
+                host.candidate.ready = any(member.host == host.name for member in self.placed)
+            case "peers cut":
+                self.cut_pairs.add(frozenset(self.rng.sample(sorted(self.hosts), 2)))
+            case "peers join":
+                self.cut_pairs.clear()
+            case "wipe" if self.rng.random() < 0.2:
+                self.consul.lose_data()
+            case "restore" if self.consul.lease and self.rng.random() < 0.3:
+                # An old copy: an earlier epoch, locked by nobody that lives.
+                old = replace(self.consul.lease.doc, epoch=max(1, self.consul.lease.doc.epoch - 10))
+                self.consul.lose_data()
+                self.consul.write(old, "")
+            case "expire" if host.session:
+                self.consul.end(host.session, self.now)
+            case "pause":
+                host.paused_until = self.now + self.rng.uniform(0.1, 4.0)
+            case "move":
+                self.move()
+
+    def give_up(self, host: Host) -> None:
+        """Its process is dead; its shim releases the lease if it can reach Consul."""
+        host.candidate.ready = False
+        host.epoch, host.until, host.stop_at = 0, -math.inf, -math.inf
+        host.candidate.own_until = -math.inf
+        lease = self.consul.lease
+        if host.connected and lease and host.session and lease.session == host.session:
+            self.consul.write(replace(lease.doc, state="released"), "")
+
+    def move(self) -> None:
+        """Placement puts another host in the place of one whose instance is dead or cut off."""
+        gone = [m for m in self.placed if not self.hosts[m.host].connected]
+        free = [name for name in self.hosts if name not in {m.host for m in self.placed}]
+        if gone and free:
+            old, host = self.rng.choice(gone), self.hosts[self.rng.choice(free)]
+            self.placed = tuple(Member(old.instance, host.name) if m == old else m for m in self.placed)
+            host.candidate.instance, host.candidate.ready = old.instance, True
+            for each in self.hosts.values():
+                if each.connected:
+                    each.candidate.members = self.placed
+
+    def _consul_notices(self) -> None:
+        for host in self.hosts.values():
+            lost = not host.connected and self.now - host.cut_at > DETECT_S
+            if lost and host.session in self.consul.sessions and self.rng.random() < 0.2:
+                self.consul.end(host.session, self.now)
+
+    def _act(self, host: Host) -> None:
+        candidate = host.candidate
+        if host.connected:
+            if host.session not in self.consul.sessions:
+                host.session = f"{host.name}-{self.rng.random()}"
+                self.consul.sessions.add(host.session)
+            self._follow(host)
+        if host.epoch:
+            self._confirm(host)
+        if host.epoch and self.now >= host.until:
+            host.lose(self.now)
+        if not host.epoch and host.connected:
+            lease = self.consul.lease
+            if take_at(candidate, lease) <= self.now:
+                doc = taken(candidate, lease, self.now)
+                if self.consul.acquire(doc, lease.index if lease else 0, host.session, self.now):
+                    host.epoch, host.members = doc.epoch, doc.members
+                    host.until = candidate.own_until = self.now + rules.LEASE_S
+                    host.confirmed_at = self.now
+                    candidate.known = doc
+                    self.epochs.append(doc.epoch)
+
+    def _follow(self, host: Host) -> None:
+        """What its watch tells it."""
+        candidate, lease = host.candidate, self.consul.lease
+        free = lease is None or not lease.session
+        if lease and lease.doc.epoch >= candidate.seen_epoch:
+            candidate.known = lease.doc
+        if not free:
+            candidate.free_since = None
+        elif candidate.free_since is None:
+            candidate.free_since = self.now
+
+    def _confirm(self, host: Host) -> None:
+        """A consistent read; without Consul, the leave of all other members."""
+        if host.connected:
+            lease = self.consul.lease
+            if lease and lease.session == host.session and lease.doc.holder == host.candidate.instance:
+                host.until = host.candidate.own_until = self.now + rules.LEASE_S
+                host.confirmed_at = self.now
+            else:
+                host.lose(self.now)  # Consul says so: its process is told at once
+            return
+        others = [self.hosts[member.host] for member in host.members if member.host != host.name]
+        if not others or self.now - host.confirmed_at > rules.FAILSAFE_S:
+            return
+        if all(self._promises(other, host) for other in others):
+            host.until = host.candidate.own_until = self.now + rules.LEASE_S
+
+    def _promises(self, other: Host, holder: Host) -> bool:
+        if frozenset((other.name, holder.name)) in self.cut_pairs or self.now < other.paused_until:
+            return False
+        lease = self.consul.lease if other.connected else None
+        given = may_promise(
+            replace(other.candidate), lease, holder.candidate.instance, holder.epoch, self.now, taking=other.epoch > 0
+        )
+        if given:
+            other.candidate.promised_until = self.now + rules.PROMISE_S
+        return given
+
+
+def worlds(count: int, seconds: float = 60.0, **options: int) -> Iterator[World]:
+    """That many worlds, each with another seed."""
+    for seed in range(count):
+        world = World(seed, **options)
+        world.run(seconds)
+        yield world

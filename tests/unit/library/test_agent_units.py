@@ -1,0 +1,77 @@
+"""The module agent_units as Ansible sees it; what systemd is told is tested on the hosts of the lab."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+ROOT = Path(__file__).parents[3]
+Run = Callable[..., dict[str, Any]]
+DEFINITION = {
+    "name": "small",
+    "agents": {"Echo": {"command": ["echo"], "user": "alice"}, "Plain": {"command": ["echo"]}},
+    "hosts": [{"name": "here"}, {"name": "there"}],
+}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the module as Ansible would, on a folder of the test's, and return what it prints."""
+
+    def call(*, check: bool = False, definition: dict[str, Any] = DEFINITION, host: str = "here") -> dict[str, Any]:
+        arguments = {
+            "definition": definition,
+            "host": host,
+            "units_folder": str(tmp_path),
+            "_ansible_check_mode": check,
+        }
+        spec = importlib.util.spec_from_file_location("agent_units", ROOT / "library" / "agent_units.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.SYSTEMD = tmp_path / "no-systemd"
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            module.main()
+        return dict(json.loads(capsys.readouterr().out))
+
+    return call
+
+
+def test_check_mode_predicts_what_the_run_does_and_a_second_run_does_nothing(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "outrider-agent@Echo-1.service.d" / "50-outrider.conf"
+    predicted = run(check=True)
+    assert not path.exists()
+    done = run()
+    assert predicted == done
+    assert done["changed"]
+    assert done["written"] == [str(path)]
+    assert "User=alice" in done["diff"][0]["after"]
+    assert "User=alice" in path.read_text()
+    again = run()
+    assert (again["changed"], again["diff"]) == (False, [])
+
+
+def test_what_may_no_longer_run_here_is_removed(run: Run, tmp_path: Path) -> None:
+    run()
+    moved = {**DEFINITION, "agents": {"Echo": {"command": ["echo"], "user": "alice", "hosts": ["there"]}}}
+    done = run(definition=moved)
+    assert done["removed"] == [str(tmp_path / "outrider-agent@Echo-1.service.d" / "50-outrider.conf")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_one_clear_error_and_write_nothing(run: Run, tmp_path: Path) -> None:
+    refused = run(definition={**DEFINITION, "agents": {"Echo": {"command": ["echo"], "user": "root"}}})
+    assert "agent Echo: user root" in refused["msg"]
+    unknown = run(host="nowhere")
+    assert "nowhere" in unknown["msg"]
+    assert "here, there" in unknown["msg"]
+    assert refused["failed"]
+    assert unknown["failed"]
+    assert list(tmp_path.iterdir()) == []
