@@ -103,10 +103,12 @@ class Agent:
     def epoch(self) -> int:
         """The epoch of the lease that this instance of a singleton holds now; 0 for a standby, and for a replica.
 
+        While a call is worked on: the one that the call was accepted under, also when that has ended since.
+
         Read from memory. What a singleton does by itself, and not for a caller, it does only while this is not 0, and
         whatever it writes elsewhere it writes with this number, so that an earlier holder's write can be told.
         """
-        return self._dispatcher.epoch
+        return self._dispatcher.epoch_of_work
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then end gracefully. Call it from the main thread. Raises HostError."""

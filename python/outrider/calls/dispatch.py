@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from outrider.calls import context, frames
@@ -30,7 +31,7 @@ MOST_S = 3600.0  # that any caller is believed to wait
 class Job:
     """One call that was accepted, under `epoch`. `until`: monotonic seconds at which nobody waits for it any more."""
 
-    __slots__ = ("arguments", "begun", "connection", "epoch", "method", "overdue", "request", "task", "until")
+    __slots__ = ("arguments", "begun", "connection", "ended", "epoch", "method", "overdue", "request", "task", "until")
 
     def __init__(
         self,
@@ -48,7 +49,10 @@ class Job:
         self.until = until
         self.epoch = epoch
         self.task: asyncio.Task[Any] | None = None
-        self.begun = self.overdue = False
+        self.begun = self.overdue = self.ended = False
+
+
+_job: ContextVar[Job | None] = ContextVar("outrider_job", default=None)  # that is worked on here
 
 
 class Dispatcher:
@@ -76,6 +80,15 @@ class Dispatcher:
     def epoch(self) -> int:
         """Of the lease that is held now; 0 if none is, or none is needed."""
         return self.fence.epoch if self.fence else 0
+
+    @property
+    def epoch_of_work(self) -> int:
+        """The epoch that the call worked on here was accepted under, held or not; outside of a call `epoch`.
+
+        A call that saw a newer epoch of its own instance might undo with it what another holder did in between.
+        """
+        job = _job.get()
+        return self.epoch if job is None or job.ended else job.epoch
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work on this loop from now on."""
@@ -232,12 +245,15 @@ class Dispatcher:
         self._done(job)
 
     def _run_quick(self, job: Job) -> None:
+        before = _job.set(job)
         try:
             value = job.arguments()
         except Exception as error:
             self._refuse(job, _failure(job, error))
         else:
             self._answer(job, value)
+        finally:
+            _job.reset(before)
 
     def _may_answer(self, job: Job) -> bool:
         """Whether it is, or would be, worked on under the lease that it was accepted under."""
@@ -260,6 +276,7 @@ class Dispatcher:
     def _done(self, job: Job) -> None:
         """Its place is free: the one that waited longest gets it, unless its caller has given up."""
         self._running.discard(job)
+        job.ended = True  # what it left running is not its work any more
         while self._waiting and len(self._running) < self._concurrency:
             following = self._waiting.popleft()
             if time.monotonic() >= following.until:
@@ -295,6 +312,7 @@ class Dispatcher:
 
 def _enter(job: Job) -> None:
     """Calls that it makes share its deadline and its trace."""
+    _job.set(job)
     context.deadline.set(job.until)
     context.traceparent.set(job.request.trace)
 

@@ -99,6 +99,57 @@ async def test_an_answer_counts_only_under_the_epoch_of_its_question(lease: Leas
     assert caller.got[1].kind == "failed"
 
 
+@pytest.mark.parametrize("quick", [False, True])
+async def test_a_call_works_under_the_epoch_that_it_was_accepted_under(
+    lease: LeaseWriter, fence: Fence, quick: bool
+) -> None:
+    seen: list[int] = []
+
+    def work() -> None:
+        lease.end()
+        seen.append(dispatcher.epoch_of_work)
+        lease.grant(6, FOREVER)
+        seen.append(dispatcher.epoch_of_work)
+
+    dispatcher = Dispatcher("A", "A-1", 1, 4)
+    dispatcher.fence = fence
+    dispatcher.attach(asyncio.get_running_loop())
+    dispatcher.add(Method(work, "work", idempotent=False, quick=quick))
+    lease.grant(5, FOREVER)
+    caller: Any = Caller()
+    dispatcher.accept(caller, request(1), None)
+    async with asyncio.timeout(5):
+        await dispatcher.idle.wait()
+    assert seen == [5, 5]
+    assert dispatcher.epoch_of_work == 6
+
+
+async def test_what_a_call_leaves_running_sees_the_epoch_that_is_held(lease: LeaseWriter, fence: Fence) -> None:
+    ended = asyncio.Event()
+
+    async def later() -> int:
+        await ended.wait()
+        return dispatcher.epoch_of_work
+
+    left: list[asyncio.Task[int]] = []
+
+    async def work() -> None:
+        left.append(asyncio.create_task(later()))
+
+    dispatcher = Dispatcher("A", "A-1", 1, 4)
+    dispatcher.fence = fence
+    dispatcher.attach(asyncio.get_running_loop())
+    dispatcher.add(Method(work, "work", idempotent=False, quick=False))
+    lease.grant(5, FOREVER)
+    caller: Any = Caller()
+    dispatcher.accept(caller, request(1), None)
+    async with asyncio.timeout(5):
+        await dispatcher.idle.wait()
+        lease.end()
+        ended.set()
+        assert await left[0] == 0
+
+
 def test_a_function_that_cannot_be_stopped_gets_the_time_to_stop(
     lease: LeaseWriter, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +168,6 @@ def test_a_function_that_cannot_be_stopped_gets_the_time_to_stop(
     now += STOP_S / 2
     fence.overrun("work")
     assert killed == []
-    now += STOP_S
+    now += STOP_S * 1.01  # not STOP_S alone: a sum of floats may fall just short of it
     fence.overrun("work")
     assert killed == [(os.getpid(), signal.SIGKILL)]
