@@ -8,11 +8,11 @@ module: applied_service
 short_description: Keep a service running with its present files
 version_added: "0.1.0"
 description:
-  - The unit writes, as it starts, the output of C(sha256sum INPUTS | sha256sum) to O(applied_file). The service is
-    restarted when that differs from what the inputs are now, or was written for another start; it is started when it
-    does not run, and otherwise left alone.
-  - With O(reload_inputs) the unit also writes their sum to O(reloaded_file), as it starts and as it is reloaded. It is
-    reloaded when that alone differs.
+  - The unit writes, as it starts, the output of C(sha256sum INPUTS | sha256sum; echo $INVOCATION_ID) to
+    O(applied_file). The service is restarted when the sum differs from what the inputs are now, or was written for
+    another start; it is started when it does not run, and otherwise left alone.
+  - With O(reload_inputs) the unit also writes the same of these to O(reloaded_file), as it starts and as it is
+    reloaded. It is reloaded when that alone differs.
   - That a restart is pending is derived, not remembered, so a run that was broken off is made good by the next.
 options:
   service: {description: Name of the unit., type: str, required: true}
@@ -75,11 +75,10 @@ def main() -> None:
     if state not in ("active", "activating", "reloading"):
         action = "start"
     else:
-        show = ("show", "--property=ExecMainStartTimestamp", "--value", "--timestamp=unix", service)
-        started = float(systemctl(*show).lstrip("@") or 0)
-        if not is_applied(module.params["applied_file"], module.params["inputs"], started):
+        invocation = systemctl("show", "--property=InvocationID", "--value", service)
+        if not is_applied(module.params["applied_file"], module.params["inputs"], invocation):
             action = "restart"
-        elif reload_inputs and not is_applied(reloaded_file, reload_inputs, started):
+        elif reload_inputs and not is_applied(reloaded_file, reload_inputs, invocation):
             action = "reload"
         else:
             action = "none"

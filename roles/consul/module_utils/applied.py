@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-START_S = 10  # between writing the file and starting the process lie milliseconds
-
 
 def digest(inputs: Iterable[str]) -> str:
     """The output of `sha256sum INPUTS | sha256sum`, without its line feed. A file that is not there counts as empty."""
@@ -15,17 +13,17 @@ def digest(inputs: Iterable[str]) -> str:
     return f"{hashlib.sha256(lines.encode()).hexdigest()}  -"
 
 
-def is_applied(applied_file: str, inputs: Iterable[str], started: float = 0) -> bool:
+def is_applied(applied_file: str, inputs: Iterable[str], invocation: str = "") -> bool:
     """Whether what the unit wrote is what it would write now.
 
-    `started`: when the service's main process was started, in Unix seconds. What was written long before was written
-    for another start: the unit that started this process did not write it.
+    `invocation`: which start of the service is running, as systemd names it; the unit wrote it on a second line. What
+    was written for another start says nothing: the unit that made this one did not write it.
     """
-    path = Path(applied_file)
     try:
-        return path.read_text().strip() == digest(inputs) and path.stat().st_mtime > started - START_S
-    except OSError:
+        digest_then, *invocation_then = Path(applied_file).read_text().splitlines()
+    except (OSError, ValueError):
         return False
+    return digest_then == digest(inputs) and (not invocation or invocation_then == [invocation])
 
 
 def _sha256(path: Path) -> str:

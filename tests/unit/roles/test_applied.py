@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -37,12 +35,15 @@ def test_the_digest_is_the_one_that_the_unit_writes(applied: ModuleType, tmp_pat
     assert not applied.is_applied(str(tmp_path / "missing"), inputs)
 
 
-def test_what_was_written_for_an_earlier_start_says_nothing(applied: ModuleType, tmp_path: Path) -> None:
+def test_what_was_written_for_another_start_says_nothing(applied: ModuleType, tmp_path: Path) -> None:
     """A unit that was tampered with and started leaves the file as the right one had written it."""
     (tmp_path / "one").write_text("one")
+    inputs = [str(tmp_path / "one")]
     file = tmp_path / "applied"
-    file.write_text(applied.digest([str(tmp_path / "one")]))
-    now = time.time()
-    assert applied.is_applied(str(file), [str(tmp_path / "one")], started=now)
-    os.utime(file, (now - 60, now - 60))
-    assert not applied.is_applied(str(file), [str(tmp_path / "one")], started=now)
+    file.write_text(f"{applied.digest(inputs)}\n4d83\n")
+    assert applied.is_applied(str(file), inputs, "4d83")
+    assert not applied.is_applied(str(file), inputs, "90aa")
+    file.write_text(f"{applied.digest(inputs)}\n")
+    assert not applied.is_applied(str(file), inputs, "4d83")
+    file.write_text("")
+    assert not applied.is_applied(str(file), inputs)
