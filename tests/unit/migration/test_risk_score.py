@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -138,3 +139,12 @@ def test_the_probability_of_failure_is_not_printed_before_it_is_known() -> None:
     assert smoothed_rate(2, 20) == pytest.approx(0.1)
     assert probability(KNOWN_FROM - 1, 500).startswith("not yet known (29 of 500")
     assert probability(KNOWN_FROM, 490) == "6.2%"
+
+
+def test_the_page_has_every_factor_with_its_points_and_every_band() -> None:
+    page = (Path(__file__).parents[3] / "docs/risk.md").read_text()
+    for factor in FACTORS:
+        [row] = [line for line in page.splitlines() if line.startswith(f"| {factor.key} ")]
+        assert len([cell for cell in row.split("|")[2:] if cell.strip()]) == factor.most + 1
+    for band in BANDS:
+        assert f"| {band.name} | {band.least} " in page
