@@ -11,6 +11,7 @@ from outrider.fleet.spec import Agent, Host
 FLEET = "outrider/fleet/"
 PLACEMENT = "outrider/placement/"
 HOSTS = "outrider/hosts/"
+MIGRATIONS = "outrider/migrations/"
 RUN_LOCK = "outrider/locks/fleet"
 PLACER_LOCK = "outrider/locks/placer"
 TAG = "outrider"
@@ -18,13 +19,23 @@ SHIM = "outrider-shim"  # the service, and the check of the host, that each shim
 
 
 class AgentDoc(Struct, frozen=True, omit_defaults=True):
-    """`outrider/fleet/<agent>`: what should run. `version` identifies code and configuration together."""
+    """`outrider/fleet/<agent>`: what should run. `version` identifies code and configuration together.
+
+    `previous`: what a migration goes away from, and back to; instances are placed at one of both versions.
+    """
 
     name: str
     fleet: str
     agent: Agent
     version: str
     release: str = ""
+    previous: AgentDoc | None = None
+
+    def at(self, version: str) -> AgentDoc | None:
+        """The document of that version, if it is this one or the one before."""
+        if version == self.version:
+            return self
+        return self.previous if self.previous and self.previous.version == version else None
 
 
 class Placed(Struct, frozen=True, omit_defaults=True):
@@ -32,6 +43,8 @@ class Placed(Struct, frozen=True, omit_defaults=True):
 
     `home`: the host that it was moved away from, empty while it is there. While it moves without a gap, its name stands
     twice: first where it leaves, last where it goes.
+    `weight`: the calls it gets in proportion to the others; none at 0. `reserve`: of a singleton with state, it takes the
+    lease from who handed it over with the state, and at no other time.
     """
 
     instance: str
@@ -41,6 +54,8 @@ class Placed(Struct, frozen=True, omit_defaults=True):
     state: Literal["run", "stopped"] = "run"
     generation: int = 0
     home: str = ""
+    weight: float = 1.0
+    reserve: bool = False
 
 
 class Handover(Struct, frozen=True):
@@ -52,13 +67,22 @@ class Handover(Struct, frozen=True):
 
 
 class PlacementDoc(Struct, frozen=True, omit_defaults=True):
-    """`outrider/placement/<agent>`: where it should run, and why. `since`: Unix seconds of that, 0 if not known."""
+    """`outrider/placement/<agent>`: where it should run, and why. `since`: Unix seconds of that, 0 if not known.
+
+    migration: the id of the one that is moving it; nobody else places it meanwhile
+    held: why its callers are to wait, empty if they need not
+    state_key: what its instances ask of each other before they give their state away; with it, a lease that is handed
+        over takes the state along
+    """
 
     agent: str
     instances: tuple[Placed, ...] = field(default_factory=tuple)
     reason: str = ""
     since: float = 0.0
     handover: Handover | None = None
+    migration: str = ""
+    held: str = ""
+    state_key: str = ""
 
 
 class HostDoc(Struct, frozen=True, omit_defaults=True):

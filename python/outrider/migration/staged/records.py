@@ -1,0 +1,154 @@
+"""What a migration is, and what is written down of it.
+
+`outrider/migrations/<id>/spec` is written once; `outrider/migrations/<id>/journal/<seq>` are added one by one, each with
+the hash of the one before, and none is ever changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal, get_args
+
+import msgspec
+from msgspec import Struct, field
+
+Strategy = Literal["replicated", "singleton", "state", "cold"]
+Undecided = Literal["hold", "rollback", "accept"]
+Outcome = Literal["finalised", "rolled_back", "cancelled"]
+What = Literal[
+    "planned",  # by a person
+    "begun",  # a step, together with what it writes
+    "rollback",  # from here on everything is undone
+    "held",  # the way back cannot be finished: closed, a person decides
+    "ended",
+    # by people:
+    "approved",
+    "paused",
+    "resumed",
+    "asked_back",
+    "resolved",
+]
+Resolution = Literal["keep", "back"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+class Policy(Struct, frozen=True, omit_defaults=True):
+    """How a migration is judged and who decides.
+
+    canary: share of the calls that a new replica gets while it is judged beside the old ones; 0: none
+    canary_s, verify_s: seconds that it is judged for at most before and after the cutover; a verdict may come earlier
+    undecided: what follows when the time is over without a verdict: hold (a person decides), rollback, or accept
+        (nothing speaks against it)
+    approvals: people who must agree before the cutover
+    """
+
+    canary: float = 0.1
+    canary_s: float = 10.0
+    verify_s: float = 30.0
+    undecided: Undecided = "hold"
+    approvals: int = 0
+
+
+class End(Struct, frozen=True, omit_defaults=True):
+    """One end of a migration: an instance, its host, its version, and the key of the agent's `hosts` that it fills."""
+
+    instance: str
+    host: str
+    version: str
+    entry: str = ""
+
+
+class RiskNote(Struct, frozen=True, omit_defaults=True):
+    """What the risk was found to be when it was planned. `said`: the contributions, in words."""
+
+    points: int
+    band: str
+    said: tuple[str, ...] = ()
+
+
+class Spec(Struct, frozen=True, omit_defaults=True):
+    """What is to be done, and why. Never changed.
+
+    by, at: who asked for it, and when (Unix seconds)
+    after: migrations that must be finalised before this one begins; if one is not, this one is cancelled
+    """
+
+    id: str
+    agent: str
+    strategy: Strategy
+    source: End
+    target: End
+    policy: Policy = field(default_factory=Policy)
+    by: str = ""
+    at: float = 0.0
+    why: str = ""
+    risk: RiskNote | None = None
+    after: tuple[str, ...] = ()
+
+    @property
+    def changes_version(self) -> bool:
+        """Whether it is more than a move."""
+        return self.source.version != self.target.version
+
+
+class Entry(Struct, frozen=True, omit_defaults=True):
+    """One line of a journal.
+
+    at: Unix seconds; by: the shim's host, or a person
+    step: of `begun`; outcome: of `ended`; resolution: of `resolved`
+    said: why, in words; evidence: what that was concluded from
+    previous: hash of the entry before, of the spec for the first
+    """
+
+    seq: int
+    what: What
+    at: float
+    by: str
+    previous: str
+    step: str = ""
+    said: str = ""
+    outcome: Outcome | None = None
+    resolution: Resolution | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def digest(record: Spec | Entry) -> str:
+    """The hash that the following entry carries."""
+    return hashlib.sha256(msgspec.json.encode(record, order="deterministic")).hexdigest()
+
+
+class Journal(Struct, frozen=True):
+    """A migration as it stands in Consul. `broken`: what is wrong with it; nothing follows from a broken one."""
+
+    spec: Spec
+    entries: tuple[Entry, ...] = ()
+    broken: str = ""
+
+    @property
+    def id(self) -> str:
+        """Of the migration."""
+        return self.spec.id
+
+    @property
+    def ended(self) -> Entry | None:
+        """The entry that ended it."""
+        last = self.entries[-1] if self.entries else None
+        return last if last and last.what == "ended" else None
+
+
+def chained(spec: Spec, entries: tuple[Entry, ...]) -> Journal:
+    """A journal, with what is wrong with the chain of its entries."""
+    before = digest(spec)
+    for expected, entry in enumerate(entries):
+        if entry.seq != expected:
+            return Journal(spec, entries, f"entry {expected} is missing")
+        if entry.previous != before:
+            return Journal(spec, entries, f"entry {entry.seq} does not follow from the one before it")
+        before = digest(entry)
+    return Journal(spec, entries)
+
+
+def next_entry(journal: Journal, what: What, at: float, by: str, **more: Any) -> Entry:
+    """The entry that may follow."""
+    last = journal.entries[-1] if journal.entries else journal.spec
+    return Entry(len(journal.entries), what, at, by, digest(last), **more)

@@ -1,0 +1,73 @@
+"""What has happened so far, as the journal tells it: from entries to where a migration is. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from outrider.migration.staged.records import Entry, Journal, Outcome, Resolution
+
+Direction = Literal["forward", "back", "held"]
+
+
+class Story(Struct, frozen=True):
+    """Where a migration is.
+
+    step: the last one that was begun, empty before the first; began: its entry
+    direction: forward, back once it is being undone, held when that could not be finished
+    reason: why it goes back, or is held
+    asked_back, resolution: what people asked for that has not been acted on yet
+    approved_by: each once, in order
+    evidence: what the steps of this direction noted, by step
+    """
+
+    step: str = ""
+    began: Entry | None = None
+    direction: Direction = "forward"
+    reason: str = ""
+    paused: str = ""
+    asked_back: str = ""
+    resolution: Resolution | None = None
+    approved_by: tuple[str, ...] = ()
+    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outcome: Outcome | None = None
+
+
+def story_of(journal: Journal) -> Story:
+    """Fold the entries, in order."""
+    step, reason, paused, asked_back = "", "", "", ""
+    began: Entry | None = None
+    direction: Direction = "forward"
+    resolution: Resolution | None = None
+    approved: list[str] = []
+    evidence: dict[str, dict[str, Any]] = {}
+    outcome: Outcome | None = None
+    for entry in journal.entries:
+        match entry.what:
+            case "begun":
+                step, began, resolution = entry.step, entry, None
+                evidence[entry.step] = entry.evidence
+            case "rollback":
+                direction, step, began, reason = "back", "", entry, entry.said
+                asked_back, resolution = "", None
+            case "held":
+                direction, step, began, reason = "held", "", entry, entry.said
+            case "resolved":
+                resolution = entry.resolution
+                # To keep the new one is to go on where the cutover ended; to go back is to try that again.
+                direction = "forward" if resolution == "keep" else "back"
+                step, began = ("resolved", entry) if resolution == "keep" else ("", entry)
+            case "approved":
+                approved += [] if entry.by in approved else [entry.by]
+            case "paused":
+                paused = entry.by
+            case "resumed":
+                paused = ""
+            case "asked_back":
+                asked_back = entry.said or f"asked for by {entry.by}"
+            case "ended":
+                outcome = entry.outcome
+            case "planned":
+                pass
+    return Story(step, began, direction, reason, paused, asked_back, resolution, tuple(approved), evidence, outcome)
