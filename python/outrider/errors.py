@@ -7,6 +7,8 @@
     |-- CatalogueError          the catalogue file is missing, corrupt or of another version
     |-- ShimUnreachable         no shim answers on this host
     |-- HostError               something on this host is wrong: a port, a folder, a process
+    |-- UnknownMigration        no migration of that id is in Consul
+    |-- MigrationRefused        it cannot be done as it was asked; nothing was changed
     |-- RolloutFailed           an agent did not get well and was put back; says what was done and what not
     |-- FrameError              bytes that are no frame of ours
     |-- CallError               a call between agents gave no answer
@@ -75,6 +77,18 @@ class ShimUnreachable(OutriderError):
 
 class HostError(OutriderError):
     """Something on this host is wrong: a port, a folder, a process."""
+
+
+class UnknownMigration(OutriderError):
+    """No migration of that id is in Consul."""
+
+
+class MigrationRefused(OutriderError):
+    """A migration, or what was asked of one, cannot be done; nothing was changed. `problems`: every reason."""
+
+    def __init__(self, problems: list[str], *, hint: str = "") -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems), hint=hint)
 
 
 class RolloutFailed(OutriderError):

@@ -18,11 +18,13 @@ def choose(
     tried: frozenset[Place],
     max_ejected: float,
     rng: random.Random,
+    weighted: bool = False,
 ) -> tuple[Peer, int] | None:
     """The instance and its circuit's permit; None if every circuit refuses.
 
     An instance that this call has not tried is better than one it has, one of this host better than another; of two
-    random ones (Mitzenmacher) the cheaper is taken.
+    random ones (Mitzenmacher) the cheaper is taken. `weighted`: weights differ, and say alone who gets how many calls,
+    as when a new instance is given few of them to be judged by.
     """
     if len(peers) == 1:
         peer = peers[0]
@@ -33,9 +35,9 @@ def choose(
         return trial
     open_to_us = [peer for peer in peers if peer.breaker.is_closed and not peer.instance.ill]
     usable = open_to_us + _readmitted(peers, open_to_us, max_ejected)
-    for group in _preferred(usable, now, tried):
+    for group in _preferred(usable, now, tried, weighted):
         if group:
-            peer = _cheaper(group, now, rng)
+            peer = _by_weight(group, rng) if weighted else _cheaper(group, now, rng)
             return peer, peer.breaker.acquire(now, until, repeatable) or -1
     return None
 
@@ -62,11 +64,16 @@ def _readmitted(peers: Sequence[Peer], open_to_us: Sequence[Peer], max_ejected: 
     return sorted(ejected, key=lambda peer: peer.breaker.opened)[:missing]
 
 
-def _preferred(peers: list[Peer], now: float, tried: frozenset[Place]) -> list[list[Peer]]:
+def _preferred(peers: list[Peer], now: float, tried: frozenset[Place], weighted: bool) -> list[list[Peer]]:
     """Groups, best first: fresh before tried, staying before draining, of this host before others."""
     fresh = [p for p in peers if p.place not in tried] if tried else peers
     staying = [p for p in fresh if p.draining_until <= now]
-    return [[p for p in staying if p.local], staying, fresh, peers]
+    return [[p for p in staying if p.local and not weighted], staying, fresh, peers]
+
+
+def _by_weight(peers: list[Peer], rng: random.Random) -> Peer:
+    weights = [peer.instance.weight for peer in peers]
+    return rng.choices(peers, weights)[0] if any(weights) else peers[0]
 
 
 def _cheaper(peers: list[Peer], now: float, rng: random.Random) -> Peer:

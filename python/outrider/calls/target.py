@@ -117,6 +117,7 @@ class Target:
         self._rng = rng
         self._opened = opened
         self._instances: tuple[Instance, ...] = ()
+        self._weighted = False
 
     def follow(self, answer: Answer, now: float) -> None:
         """Take over the catalogue's instances; those that stay keep what is known of them."""
@@ -126,6 +127,7 @@ class Target:
             return
         with self.lock:
             self._instances = answer.instances
+            self._weighted = len({instance.weight for instance in answer.instances}) > 1
             old = {peer.place: peer for peer in self.peers}
             self.peers = [self._peer(old.pop(place_of(i), None), i) for i in answer.instances]
             self.epoch = max([self.epoch, *(i.epoch for i in answer.instances)])
@@ -135,7 +137,8 @@ class Target:
     def choose(self, now: float, until: float, repeatable: bool, tried: frozenset[Place]) -> tuple[Peer, int] | None:
         """An instance and its circuit's permit; None if nothing may be called now. The call counts as in flight."""
         with self.lock:
-            chosen = choose(self.peers, now, until, repeatable, tried, self.settings.max_ejected, self._rng)
+            limit = self.settings.max_ejected
+            chosen = choose(self.peers, now, until, repeatable, tried, limit, self._rng, self._weighted)
             if chosen:
                 chosen[0].in_flight += 1
         return chosen

@@ -16,6 +16,7 @@ from outrider.daemon.commands import act, restartable
 from outrider.daemon.doctor import examine
 from outrider.daemon.fleet_view import status_of
 from outrider.daemon.listener import Listener
+from outrider.daemon.migration_api import add_migrations
 from outrider.daemon.placing import add_placing
 from outrider.errors import HostError, OutriderError, UnknownAgent
 from outrider.host.logs import follow, tail
@@ -42,6 +43,7 @@ async def serve_api(shim: Shim) -> Callable[[], Awaitable[None]]:
     private.router.add_get("/v1/uptime", _uptime)
     private.router.add_get("/v1/logs/{instance}", _logs)
     add_placing(private, SHIM)
+    add_migrations(private, SHIM)
     private.router.add_post("/v1/agents/{name}/{action}", _act)
     private.router.add_post("/v1/shutdown", _shut_down)
     runners = [web.AppRunner(app, access_log=None, handle_signals=False) for app in (private, public)]

@@ -78,6 +78,7 @@ class Metrics(Collector):
             "outrider_catalogue_age_seconds": ("Seconds since Consul confirmed the catalogue.", age),
             "outrider_catalogue_agents": ("Agents in the catalogue.", float(len(shim.publisher.entries))),
             "outrider_placer": ("1 if this shim decides where instances of lost hosts go.", float(shim.placer.elected)),
+            "outrider_migrations_held": ("Migrations that a person must decide.", float(len(shim.migrations.held))),
             "outrider_unplaced": ("Instances that no host can take, at the placer.", float(len(shim.placer.stuck))),
         }
         for name, (text, value) in gauges.items():
@@ -98,3 +99,7 @@ class Metrics(Collector):
         for why, number in shim.placer.counts.items():
             moves.add_metric([shim.config.fleet, shim.config.host, why], number)
         yield moves
+        ended = CounterMetricFamily("outrider_migrations", "Ended by this shim.", labels=[*HOST_LABELS, "outcome"])
+        for outcome, number in shim.migrations.counts.items():
+            ended.add_metric([shim.config.fleet, shim.config.host, outcome], number)
+        yield ended

@@ -15,12 +15,13 @@ from outrider.daemon.call_reports import CallReports
 from outrider.daemon.fleet_view import instance_reports, local_report
 from outrider.daemon.history import History
 from outrider.daemon.metrics import Metrics
+from outrider.daemon.migrating import Migrations
 from outrider.daemon.peering import Peering
 from outrider.daemon.singletons import Singletons
 from outrider.daemon.targets import SERVICE, Targets, shim_service
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.feed import Feed
-from outrider.discovery.records import Entry
+from outrider.discovery.records import Entry, Instance
 from outrider.errors import ConsulError
 from outrider.failover.placer_loop import Placer
 from outrider.fleet.effective import default_probes
@@ -38,6 +39,7 @@ from outrider.host.registrar import CHECK_PREFIX, Registrar
 from outrider.host.runner import Probing, Verdict
 from outrider.host.state import Local
 from outrider.host.supervisor import Supervisor
+from outrider.migration.staged.sight import Copied
 from outrider.registry.client import connect
 from outrider.registry.layout import TAG, Placed, service_name
 from outrider.registry.services import Service
@@ -127,6 +129,15 @@ class Shim:
             leases=lambda: self.singletons.leases,
             heard=lambda: self.peering.heard,
         )
+        self.migrations = Migrations(
+            self.consul,
+            self._executor,
+            config,
+            self.placer,
+            lambda: self.feed.view,
+            lambda: self.singletons.leases,
+            self._copy_state,
+        )
         self.history = History(config.state_dir, config.host, lambda: instance_reports(self), lambda: self.reachable)
         self.publisher.on_published.append(self.history.changed)
         self._call_listener: CallListener | None = None
@@ -156,6 +167,7 @@ class Shim:
         self.targets.start()
         if self.config.placer:
             self.placer.start()
+            self.migrations.start()
         if self.config.local_ports:
             self.local_ports = LocalPorts(
                 self.config.local_ports,
@@ -180,6 +192,7 @@ class Shim:
         if self.local_ports:
             await self.local_ports.stop()
         await self.peering.stop()
+        await self.migrations.stop()
         await self.placer.stop()
         await self.agents.abandon()
         await self.singletons.stop()
@@ -213,6 +226,9 @@ class Shim:
         )
         picture.entries = marked(self.singletons.waited_for(picture.entries, time.monotonic()), self.calls.ill)
         return picture
+
+    async def _copy_state(self, source: Instance, heir: Instance, key: str, timeout_s: float) -> Copied:
+        raise NotImplementedError
 
     def _places(self) -> list[tuple[Agent, Placed]]:
         """Every instance of the fleet, as Consul has it; only those here, until it has answered."""

@@ -46,6 +46,7 @@ class Singletons:
         self._changed = changed
         self._ticks = 0
         self._served: set[str] = set()
+        self._closed: set[str] = set()  # because their agents are held
         self._vacant_since: dict[str, float] = {}
         self.keeper = LeaseKeeper(
             consuls[0],
@@ -93,6 +94,7 @@ class Singletons:
         inventory = [doc.host for doc in hosts.values()] or [Host(name) for name in placed_hosts(view)]
         sole = is_sole(local.doc.agent, local.placed, inventory)
         keeper.want(agent, instance, members, frozenset(hosts), sole=sole, ready=ready, handover=placement.handover)
+        self._obey_hold(agent, instance, placement.held)
         if ready:
             self.handovers.follow(local, placement.handover)
             return
@@ -103,6 +105,15 @@ class Singletons:
         elif local.detail.startswith(SUSPICION) and self._stood_by(agent, instance):
             # It lives, and may be at work: the next one waits until it has stopped.
             keeper.give_up(agent, instance, local.detail, after_s=STOP_S)
+
+    def _obey_hold(self, agent: str, instance: str, held: str) -> None:
+        """What is held takes no work, whoever still knows its address."""
+        if held:
+            self._closed.add(instance)
+            self.keeper.close(agent, instance)
+        elif instance in self._closed:
+            self._closed.discard(instance)
+            self.keeper.reopen(agent, instance)
 
     def follow_all(self) -> None:
         """The documents changed."""

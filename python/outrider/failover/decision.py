@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from outrider.registry.layout import Handover, PlacementDoc
+from outrider.registry.layout import AgentDoc, Handover, PlacementDoc
 
 
 class Decision(Struct, frozen=True):
@@ -41,8 +41,11 @@ class Decisions(Struct, frozen=True):
     halted: str = ""
 
 
-def applied(doc: PlacementDoc, version: str, made: Iterable[Decision], since: float) -> PlacementDoc:
-    """A placement after decisions about its agent. `version`: what the agent's document says; `since`: Unix seconds."""
+def applied(doc: PlacementDoc, agent: AgentDoc, made: Iterable[Decision], since: float) -> PlacementDoc:
+    """A placement after decisions about its agent. `since`: Unix seconds.
+
+    What moves keeps its version while there is a document of that, as after a migration that went back.
+    """
     instances, reasons = list(doc.instances), []
     handover: Handover | None = None
     for decision in made:
@@ -51,6 +54,7 @@ def applied(doc: PlacementDoc, version: str, made: Iterable[Decision], since: fl
             continue
         index = instances.index(at)
         home = "" if decision.target == at.home else at.home or at.host
+        version = at.version if agent.at(at.version) else agent.version
         there = replace(at, host=decision.target, entry=decision.entry, version=version, home=home)
         if decision.how == "drop":
             del instances[index]

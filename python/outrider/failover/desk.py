@@ -86,7 +86,7 @@ class Desk:
         refused: list[str] = []
         lost_election = False
         for name, made in by_agent.items():
-            doc = applied(fresh.placements[name], fresh.agents[name].version, made, self._wall())
+            doc = applied(fresh.placements[name], fresh.agents[name], made, self._wall())
             try:
                 put_docs(self._consul, [Change(PLACEMENT + name, doc, indexes[name])], guards)
                 done += made

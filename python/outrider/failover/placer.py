@@ -67,9 +67,11 @@ def decide(picture: Picture) -> Decisions:
 def wishes(picture: Picture) -> list[Decision]:
     """All decisions, if any number could start at once."""
     floor = Floor(picture.agents, picture.placements, picture.hosts, closed_hosts(picture), picture.lost)
+    # What a migration moves has two places, and is its own until that has ended, one way or the other.
+    wants = [want for want in floor.wants if not picture.placements[want.name].migration]
     made: list[Decision] = []
     for pick in (_arrived, _lost, _drained, _returning):
-        made += (decision for want in floor.wants for decision in pick(picture, floor, want))
+        made += (decision for want in wants for decision in pick(picture, floor, want))
     return made
 
 

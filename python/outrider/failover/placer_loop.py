@@ -14,9 +14,10 @@ from outrider.errors import ConsulDenied, ConsulError
 from outrider.failover.decision import Decision, said
 from outrider.failover.desk import Desk, Outcome
 from outrider.failover.election import Election
-from outrider.failover.placer import Spot, decide, pairs
+from outrider.failover.placer import Picture, Spot, decide, pairs
 from outrider.failover.sight import Sight
 from outrider.registry.client import Consul
+from outrider.registry.kv import Guard
 from outrider.registry.layout import PLACER_LOCK
 from outrider.registry.leases import Lease
 
@@ -68,6 +69,15 @@ class Placer:
     def holder(self) -> str:
         """The host whose shim decides, as last seen; empty if none is known."""
         return self._election.holder
+
+    @property
+    def guard(self) -> Guard:
+        """What fails a write of one that was elected and is no longer."""
+        return self._election.guard
+
+    def picture(self) -> Picture:
+        """What this shim sees now, and since when."""
+        return self.sight.picture(self._view(), self._clock())
 
     def start(self) -> None:
         """Start looking. Nothing is decided before the feed has read the documents."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count, islice
 
 from msgspec import Struct
 
@@ -90,24 +91,31 @@ def _afresh(wants: Sequence[Want], current: Current) -> tuple[Slots, list[Unplac
 
 def _stay(want: Want, current: Current) -> dict[int, Slot]:
     """Instances that keep their place; they are put into their rooms."""
-    before = {slot.instance: slot for slot in current.get(want.name, ())}
+    before = {number: slot for slot in current.get(want.name, ()) if (number := number_of(want.name, slot.instance))}
     found: dict[int, Slot] = {}
-    for number in range(1, want.count + 1) if before else ():
-        slot = before.get(f"{want.name}-{number}")
-        room = slot and next((room for room in want.rooms.get(slot.entry, ()) if room.host.name == slot.host), None)
-        if slot and room and not room.lacks(want, slot.entry):
+    for number, slot in sorted(before.items()):
+        room = next((room for room in want.rooms.get(slot.entry, ()) if room.host.name == slot.host), None)
+        if room and not room.lacks(want, slot.entry) and len(found) < want.count:
             room.take(want, slot.entry, slot.instance)
             found[number] = slot
     return found
+
+
+def number_of(agent: str, instance: str) -> int:
+    """The number of an instance, from 1; 0 for a name that is none of its agent's.
+
+    Any may be in use: a migration gives what it starts the lowest number that is free, and that stays.
+    """
+    text = instance.removeprefix(f"{agent}-")
+    return int(text) if text.isdecimal() and instance != text else 0
 
 
 def _fill(want: Want, slots: dict[int, Slot]) -> list[Unplaced]:
     """Place what has no slot yet."""
     used = Counter(slot.entry for slot in slots.values())
     unplaced = []
-    for number in range(1, want.count + 1):
-        if number in slots:
-            continue
+    free = (number for number in count(1) if number not in slots)
+    for number in islice(free, max(0, want.count - len(slots))):
         instance = f"{want.name}-{number}"
         if found := choose(want, used):
             entry, room = found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from outrider.errors import CatalogueError
 from outrider.host.peers import NO_EVIDENCE
 from outrider.host.peers import Evidence as PeerEvidence
 from outrider.host.state import Local
-from outrider.registry.layout import TAG
+from outrider.registry.layout import TAG, PlacementDoc
 from outrider.registry.leases import Lease
 from outrider.registry.services import CheckState, Service
 
@@ -39,6 +39,7 @@ def local_evidence(local: Local) -> Evidence:
 def instance_of_local(local: Local, host: str, address: str) -> Instance:
     """The catalogue's record of an instance on this host."""
     return Instance(
+        weight=local.placed.weight,
         agent=local.doc.name,
         instance=local.instance,
         host=host,
@@ -125,12 +126,35 @@ def picture_of(
         evidence = worse(evidence, record, peers)
         evidence = "warning" if evidence == "passing" and record.instance in lacking else evidence
         observed.setdefault(record.agent, []).append(Observed(by_lease(record, leases), evidence))
+    weights = {
+        name: _weights(doc) for name, doc in view.placements.items() if any(p.weight != 1.0 for p in doc.instances)
+    }
+    for name, given in weights.items():
+        observed[name] = [_weighted(o, given) for o in observed.get(name, ())]
     called = {name: [o for o in seen if o.instance.role != "standby"] for name, seen in observed.items()}
     beside = {name: [o for o in seen if o.instance.role == "standby"] for name, seen in observed.items()}
     return Picture(
-        {name: Entry(name, routing_set(seen)) for name, seen in called.items()},
+        {name: _entry(name, seen, view.placements.get(name)) for name, seen in called.items()},
         {name: routing_set(seen) for name, seen in beside.items() if seen},
     )
+
+
+def _entry(name: str, seen: Sequence[Observed], placement: PlacementDoc | None) -> Entry:
+    """Who may be called. One that gets no calls is left out while another serves; callers of what is held wait."""
+    if placement and placement.held:
+        return Entry(name, (), held=True)
+    found = routing_set(seen)
+    weighed = tuple(instance for instance in found if instance.weight > 0.0 and instance.status != "critical")
+    return Entry(name, weighed or found)
+
+
+def _weights(doc: PlacementDoc) -> dict[tuple[str, str], float]:
+    return {(placed.instance, placed.host): placed.weight for placed in doc.instances}
+
+
+def _weighted(seen: Observed, weights: Mapping[tuple[str, str], float]) -> Observed:
+    record = seen.instance
+    return Observed(replace(record, weight=weights.get((record.instance, record.host), record.weight)), seen.evidence)
 
 
 def by_lease(record: Instance, leases: Mapping[str, Lease]) -> Instance:

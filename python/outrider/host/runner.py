@@ -196,10 +196,12 @@ class Runner:
             return ended
 
     def _target(self) -> tuple[AgentDoc, Placed]:
-        """The document to run: the published one or, while a rollout has not reached this instance, the kept one."""
+        """The document to run: the published one, or the one that it was placed at and has not left yet."""
         assert self._wanted is not None
         doc, placed = self._wanted
-        if placed.version != doc.version and self._kept and self._kept.doc.version == placed.version:
+        if found := doc.at(placed.version):
+            doc = found
+        elif self._kept and self._kept.doc.version == placed.version:
             doc = self._kept.doc
         self.local.doc, self.local.placed = doc, placed
         return doc, placed

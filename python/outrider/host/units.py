@@ -42,7 +42,8 @@ def drop_ins(agents: Mapping[str, Agent], host: Host) -> dict[str, str]:
     for name, agent in sorted(agents.items()):
         if not may_run_on(agent, host):
             continue
-        for number in range(1, agent.instance_count() + 1):
+        # One more: a migration starts the new instance beside the old ones.
+        for number in range(1, agent.instance_count() + 2):
             instance = f"{name}-{number}"
             if lines := list(_settings(agent, instance)):
                 found[instance] = "\n".join((HEADER, "[Service]", *lines, ""))

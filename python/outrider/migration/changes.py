@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from outrider.errors import FleetError
 from outrider.fleet.effective import version_of
@@ -68,13 +69,19 @@ def goals(
     `closed`: host to why nothing new may be put there. Raises FleetError if an agent has no place or another fleet's
     agents would go, ReleaseError.
     """
-    docs = agent_docs(definition, releases)
+    docs = {name: _as_known(doc, current.get(name)) for name, doc in agent_docs(definition, releases).items()}
     now = {name: [Slot(p.instance, p.host, p.entry) for p in found.instances] for name, found in current.items()}
     slots = place(definition.fleet, hosts, now, closed)
     wanted = {name: Goal(docs[name], slots[name]) for name in definition.agents}
     gone = [name for name in current if name not in wanted] if prune else []
     _refuse_other_fleet(definition.name, {name: current[name] for name in gone})
     return wanted | dict.fromkeys(gone, Goal())
+
+
+def _as_known(doc: AgentDoc, current: Documents | None) -> AgentDoc:
+    """With the version before, while it is the same: that a migration left it there is no change."""
+    known = current.agent if current else None
+    return known if known and replace(known, previous=None) == doc else doc
 
 
 def _refuse_other_fleet(fleet: str, gone: Mapping[str, Documents]) -> None:

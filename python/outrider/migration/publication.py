@@ -195,11 +195,20 @@ def publish(target: Target, order: Order) -> Result:
 
 
 def _goals(order: Order, current: dict[str, Documents], known: dict[str, HostDoc]) -> dict[str, Goal]:
+    _refuse_migrating(current)
     if order.state == "absent":
         return dict.fromkeys(current, Goal())
     definition = read_definition(order.definition)
     closed = {name: doc.closed for name, doc in known.items() if doc.closed}
     return goals(definition, order.releases, current, _hosts(order), prune=order.prune, closed=closed)
+
+
+def _refuse_migrating(current: dict[str, Documents]) -> None:
+    """A run would place anew what a migration has in two places, and is about to judge."""
+    moving = {name: docs.placement.migration for name, docs in current.items() if docs.placement}
+    problems = [f"{name} is being moved by migration {id_}" for name, id_ in sorted(moving.items()) if id_]
+    if problems:
+        raise FleetError(problems, hint="wait for it (`outrider migrate watch ID`), or end it: `migrate rollback ID`")
 
 
 def _hosts(order: Order) -> tuple[Host, ...]:

@@ -43,8 +43,8 @@ class Placed(Struct, frozen=True, omit_defaults=True):
 
     `home`: the host that it was moved away from, empty while it is there. While it moves without a gap, its name stands
     twice: first where it leaves, last where it goes.
-    `weight`: the calls it gets in proportion to the others; none at 0. `reserve`: of a singleton with state, it takes the
-    lease from who handed it over with the state, and at no other time.
+    `weight`: the calls it gets in proportion to the others; none at 0. `reserve`: of a singleton with state, it takes
+    the lease from who handed it over with the state, and at no other time.
     """
 
     instance: str

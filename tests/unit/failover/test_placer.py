@@ -49,7 +49,8 @@ def drained(picture: Picture, host: str, reason: str = "") -> Picture:
 def carried_out(picture: Picture, made: tuple[Decision, ...]) -> Picture:
     """The same after the decisions were written."""
     docs = {
-        name: applied(doc, "v1", [d for d in made if d.agent == name], 7.0) for name, doc in picture.placements.items()
+        name: applied(doc, picture.agents[name], [d for d in made if d.agent == name], 7.0)
+        for name, doc in picture.placements.items()
     }
     return replace(picture, placements=docs)
 

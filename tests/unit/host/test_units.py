@@ -52,7 +52,9 @@ def test_every_instance_that_may_run_here_has_one() -> None:
         "Elsewhere": Agent(user="a", hosts=("there",)),
         "Single": Agent(user="a", mode="singleton", standbys=1, hosts=("here", "there")),
     }
-    assert list(drop_ins(agents, HERE)) == ["Anywhere-1", "Anywhere-2", "Grouped-1", "Single-1", "Single-2"]
+    # and one more of each, for a migration
+    expected = ["Anywhere-1", "Anywhere-2", "Anywhere-3", "Grouped-1", "Grouped-2", "Single-1", "Single-2", "Single-3"]
+    assert list(drop_ins(agents, HERE)) == expected
     assert "Elsewhere-1" in drop_ins(agents, THERE)
 
 

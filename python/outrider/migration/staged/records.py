@@ -1,7 +1,7 @@
 """What a migration is, and what is written down of it.
 
-`outrider/migrations/<id>/spec` is written once; `outrider/migrations/<id>/journal/<seq>` are added one by one, each with
-the hash of the one before, and none is ever changed.
+`outrider/migrations/<id>/spec` is written once; `outrider/migrations/<id>/journal/<seq>` are added one by one, each
+with the hash of the one before, and none is ever changed.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Story(Struct, frozen=True):
     direction: forward, back once it is being undone, held when that could not be finished
     reason: why it goes back, or is held
     asked_back, resolution: what people asked for that has not been acted on yet
-    approved_by: each once, in order
+    approved_by: each once, in order; approved_since_step: somebody has since the step was begun
     evidence: what the steps of this direction noted, by step
     """
 
@@ -30,6 +30,7 @@ class Story(Struct, frozen=True):
     asked_back: str = ""
     resolution: Resolution | None = None
     approved_by: tuple[str, ...] = ()
+    approved_since_step: bool = False
     evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     outcome: Outcome | None = None
 
@@ -41,12 +42,13 @@ def story_of(journal: Journal) -> Story:
     direction: Direction = "forward"
     resolution: Resolution | None = None
     approved: list[str] = []
+    since_step = False
     evidence: dict[str, dict[str, Any]] = {}
     outcome: Outcome | None = None
     for entry in journal.entries:
         match entry.what:
             case "begun":
-                step, began, resolution = entry.step, entry, None
+                step, began, resolution, since_step = entry.step, entry, None, False
                 evidence[entry.step] = entry.evidence
             case "rollback":
                 direction, step, began, reason = "back", "", entry, entry.said
@@ -60,6 +62,7 @@ def story_of(journal: Journal) -> Story:
                 step, began = ("resolved", entry) if resolution == "keep" else ("", entry)
             case "approved":
                 approved += [] if entry.by in approved else [entry.by]
+                since_step = True
             case "paused":
                 paused = entry.by
             case "resumed":
@@ -70,4 +73,16 @@ def story_of(journal: Journal) -> Story:
                 outcome = entry.outcome
             case "planned":
                 pass
-    return Story(step, began, direction, reason, paused, asked_back, resolution, tuple(approved), evidence, outcome)
+    return Story(
+        step=step,
+        began=began,
+        direction=direction,
+        reason=reason,
+        paused=paused,
+        asked_back=asked_back,
+        resolution=resolution,
+        approved_by=tuple(approved),
+        approved_since_step=since_step,
+        evidence=evidence,
+        outcome=outcome,
+    )

@@ -1,0 +1,369 @@
+"""Migrations are carried out by the shim that is elected to place: one task for each, which looks, decides and writes.
+
+It decides by what it knows, reads everything anew from Consul's leader before it writes, and decides again by that.
+The write is one transaction that fails if the election, an operator's run, the journal, the placement or the lease has
+changed since: so of two drivers, or of one that stood still, only what fits the truth is ever done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from functools import partial
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from outrider.daemon.migration_eyes import Eyes
+from outrider.daemon.migration_truth import Truth, read_truth
+from outrider.discovery.feed import View
+from outrider.discovery.records import Instance
+from outrider.errors import CallError, ConsulConflict, ConsulError
+from outrider.failover.placer import Picture
+from outrider.host.config import Config
+from outrider.migration.staged.journal import append, decode
+from outrider.migration.staged.machine import next_action
+from outrider.migration.staged.plan import Fleet, refusals
+from outrider.migration.staged.records import Entry, Journal, next_entry
+from outrider.migration.staged.sight import Action, Begin, Copied, Copy, End, GoBack, Hold, Sight, Wait
+from outrider.migration.staged.story import story_of
+from outrider.registry.client import Consul, Reply
+from outrider.registry.kv import Change, Guard
+from outrider.registry.layout import MIGRATIONS, PLACEMENT, AgentDoc, PlacementDoc
+from outrider.registry.leases import LEASES, Lease
+from outrider.registry.watch import Watch
+
+T = TypeVar("T")
+log = logging.getLogger("outrider.migration")
+
+AT_ONCE = 4  # of the whole fleet
+TICK_S = 0.02
+IDLE_S = 0.5
+COUNT_S = 0.1  # from one question for counts to the next
+TROUBLE_S = 0.25
+COPY_TIMEOUT_S = 300.0
+
+
+class Elected(Protocol):
+    """What is needed of the placer."""
+
+    @property
+    def elected(self) -> bool:
+        """Whether this shim decides."""
+        ...
+
+    @property
+    def guard(self) -> Guard:
+        """What fails the write of one that does not any more."""
+        ...
+
+    def picture(self) -> Picture:
+        """Which hosts are lost or in trouble."""
+        ...
+
+
+CopyState = Callable[[Instance, Instance, str, float], Awaitable[Copied]]
+"""Copies the state of one instance to another that shows the key, within so many seconds. Raises CallError."""
+
+
+class Migrations:
+    """Of one shim. Runs on the event loop; Consul is called in `executor`."""
+
+    def __init__(
+        self,
+        consul: Consul,
+        executor: Executor,
+        config: Config,
+        placer: Elected,
+        view: Callable[[], View],
+        leases: Callable[[], Mapping[str, Lease]],
+        copy: CopyState,
+    ) -> None:
+        self.copy = copy
+        self.consul = consul
+        self.executor = executor
+        self.config = config
+        self.placer = placer
+        self.view = view
+        self.leases = leases
+        self.journals: dict[str, Journal] = {}
+        self.counts: Counter[str] = Counter()
+        self.waits: dict[str, Wait] = {}
+        self._drives: dict[str, asyncio.Task[None]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._said: set[str] = set()
+        self._watch = Watch(
+            consul,
+            f"/v1/kv/{MIGRATIONS}",
+            params={"recurse": ""},
+            on_change=self._heard,
+            on_contact=lambda contact: None,
+            name=MIGRATIONS,
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Follow the journals; carry them out while elected."""
+        self._watch.start()
+        self._task = self._loop.create_task(self._run(), name="migrations")
+
+    async def stop(self) -> None:
+        """Leave every migration where it is: the next driver goes on."""
+        tasks = [task for task in (self._task, *self._drives.values()) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._watch.stop)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Migrations that a person must decide about."""
+        return tuple(name for name, journal in self.journals.items() if story_of(journal).direction == "held")
+
+    def wrote(self, journal: Journal) -> None:
+        """An entry was added: known before the watch tells."""
+        self.journals[journal.id] = journal
+
+    def _heard(self, reply: Reply) -> None:
+        """In the watch's thread."""
+        self._loop.call_soon_threadsafe(self._changed, reply)
+
+    def _changed(self, reply: Reply) -> None:
+        read = decode(reply)
+        for problem in read.problems:
+            if problem not in self._said:
+                self._said.add(problem)
+                log.error("a migration's journal cannot be followed, and nothing is done about it: %s", problem)
+        for name, journal in read.journals.items():
+            known = self.journals.get(name)
+            if known is None or len(journal.entries) >= len(known.entries):
+                self.journals[name] = journal
+        for name in self.journals.keys() - read.journals.keys():
+            del self.journals[name]
+        self._news.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._drives = {name: task for name, task in self._drives.items() if not task.done()}
+            if self.placer.elected:
+                for journal in self._due():
+                    drive = Drive(self, journal.id)
+                    self._drives[journal.id] = self._loop.create_task(drive.run(), name=f"migration {journal.id}")
+            self._news.clear()
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    def _due(self) -> list[Journal]:
+        """What may be driven and is not, the oldest first; one that waits for a person takes nobody's turn."""
+        active = [j for j in self.journals.values() if j.ended is None and not j.broken]
+        active.sort(key=lambda journal: journal.spec.at)
+        busy = sum(1 for name in self._drives if not (name in self.waits and self.waits[name].person))
+        due = []
+        for journal in active:
+            if journal.id in self._drives:
+                continue
+            if busy < AT_ONCE or story_of(journal).step:
+                due.append(journal)
+                busy += 1
+        return due
+
+
+class Drive:
+    """One migration, for as long as this shim is elected."""
+
+    def __init__(self, owner: Migrations, migration: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._owner = owner
+        self._id = migration
+        self._clock = clock
+        self._eyes = Eyes(owner.view, owner.config.runtime_dir, owner.config.calls_tls, clock)
+        self._began: Entry | None = None
+        self._began_at = clock()
+        self._probes = (0, 0)
+        self._asked_at = float("-inf")
+        self._copying: asyncio.Task[Copied] | None = None
+        self._copied: Copied | None = None
+        self._copy_error = ""
+        self._key = secrets.token_hex(32)
+
+    async def run(self) -> None:
+        """Until it has ended, or another shim drives it."""
+        try:
+            while self._owner.placer.elected and not self._journal.ended:
+                try:
+                    waits = await self._turn()
+                except ConsulConflict as error:
+                    log.debug("%s: %s", self._id, error.message)
+                    waits = None
+                except ConsulError as error:
+                    log.warning("migration %s waits for Consul: %s", self._id, error.message)
+                    await asyncio.sleep(TROUBLE_S)
+                    continue
+                if waits is not None:
+                    self._owner.waits[self._id] = waits
+                await asyncio.sleep(IDLE_S if waits and waits.person else TICK_S)
+        except Exception:
+            log.exception("a defect in the driver of migration %s; it is tried again", self._id)
+            await asyncio.sleep(1.0)
+        finally:
+            self._owner.waits.pop(self._id, None)
+            if self._copying:
+                self._copying.cancel()
+            self._eyes.close()
+
+    @property
+    def _journal(self) -> Journal:
+        return self._owner.journals[self._id]
+
+    async def _turn(self) -> Wait | None:
+        """Look and decide; what is to be written is decided again by what Consul's leader says."""
+        await self._count()
+        action = self._decide(self._known())
+        if isinstance(action, Wait):
+            return action
+        if isinstance(action, Copy):
+            return self._copy()
+        truth = await self._thread(partial(read_truth, self._owner.consul, self._journal.spec))
+        if truth.busy:
+            return Wait(truth.busy)
+        if truth.journal != self._journal:
+            self._owner.wrote(truth.journal)
+        action = self._decide(truth)
+        if isinstance(action, Begin | GoBack | Hold | End):
+            await self._write(action, truth)
+        return None
+
+    def _known(self) -> Truth:
+        view, spec = self._owner.view(), self._journal.spec
+        lease = self._owner.leases().get(spec.agent)
+        doc = view.placements.get(spec.agent) or PlacementDoc(spec.agent)
+        agent = view.agents.get(spec.agent)
+        return Truth(self._journal, doc, 0, agent, lease)
+
+    def _decide(self, truth: Truth) -> Action:
+        journal, spec = truth.journal, truth.journal.spec
+        story = story_of(journal)
+        if story.began != self._began:
+            self._began, self._began_at, self._probes = story.began, self._clock(), (0, 0)
+            self._copied, self._copy_error = None, ""
+        if truth.agent is None:
+            return End("cancelled", f"{spec.agent} is not in the fleet any more")
+        return next_action(spec, story, self._sight(truth, truth.agent), time.time())
+
+    def _sight(self, truth: Truth, agent: AgentDoc) -> Sight:
+        spec, picture = truth.journal.spec, self._owner.placer.picture()
+        spots = {spec.source.instance: spec.source.host, spec.target.instance: spec.target.host}
+        passing, trouble = self._eyes.look(spots)
+        bad, n = self._probes
+        self._probes = bad + (spec.target.instance not in passing), n + 1
+        view = self._owner.view()
+        refused: tuple[str, ...] = ()
+        if self._began is None:
+            agents = {**view.agents, spec.agent: agent}
+            placements = {**view.placements, spec.agent: truth.placement}
+            fleet = Fleet(agents, placements, view.hosts, {**picture.trouble, **dict.fromkeys(picture.lost, "is lost")})
+            refused = tuple(refusals(spec, fleet))
+        journals = self._owner.journals
+        others = {name: ended.outcome if (ended := journals[name].ended) else None
+                  for name in spec.after if name in journals}  # fmt: skip
+        return Sight(
+            placement=truth.placement,
+            agent=agent,
+            lease=truth.lease.doc if truth.lease else None,
+            locked=bool(truth.lease and truth.lease.session),
+            waited_s=self._clock() - self._began_at,
+            passing=passing,
+            trouble=trouble,
+            lost=frozenset(picture.lost),
+            counts=dict(self._eyes.counts),
+            probes=self._probes,
+            copied=self._copied,
+            copy_error=self._copy_error,
+            others=others,
+            refused=refused,
+            new_key=self._key,
+        )
+
+    async def _count(self) -> None:
+        """Ask both instances how their calls went."""
+        spec, now = self._journal.spec, self._clock()
+        if now - self._asked_at < COUNT_S:
+            return
+        self._asked_at = now
+        await self._eyes.ask({spec.source.instance: spec.source.host, spec.target.instance: spec.target.host})
+
+    async def _write(self, action: Begin | GoBack | Hold | End, truth: Truth) -> None:
+        owner, journal = self._owner, truth.journal
+        entry, doc = self._entry(action, journal)
+        guards = [owner.placer.guard, *truth.guards]
+        changes: list[Change] = []
+        if doc is not None and doc != truth.placement:
+            changes.append(Change(PLACEMENT + doc.agent, doc, truth.index))
+        elif truth.index:
+            guards.append(Guard(PLACEMENT + journal.spec.agent, index=truth.index))
+        if truth.lease and journal.spec.strategy != "replicated":
+            guards.append(Guard(LEASES + journal.spec.agent, index=truth.lease.index))
+        await self._thread(partial(append, owner.consul, journal.id, entry, changes, guards))
+        owner.wrote(replace(journal, entries=(*journal.entries, entry)))
+        self._say(action)
+
+    def _entry(self, action: Begin | GoBack | Hold | End, journal: Journal) -> tuple[Entry, PlacementDoc | None]:
+        make = partial(next_entry, journal, at=time.time(), by=self._owner.config.host)
+        match action:
+            case Begin():
+                return make("begun", step=action.step, said=action.said, evidence=action.evidence), action.doc
+            case GoBack():
+                return make("rollback", said=action.why, evidence=action.evidence), None
+            case Hold():
+                return make("held", said=action.why), action.doc
+            case End():
+                return make("ended", said=action.said, outcome=action.outcome, evidence=action.evidence), action.doc
+
+    def _say(self, action: Begin | GoBack | Hold | End) -> None:
+        spec = self._journal.spec
+        match action:
+            case Begin():
+                log.info("migration %s of %s: %s", spec.id, spec.agent, action.step)
+            case GoBack():
+                log.warning("migration %s of %s goes back: %s", spec.id, spec.agent, action.why)
+            case Hold():
+                log.error("migration %s of %s is held: %s", spec.id, spec.agent, action.why)
+            case End():
+                self._owner.counts[action.outcome] += 1
+                log.warning("migration %s of %s: %s: %s", spec.id, spec.agent, action.outcome, action.said)
+
+    def _copy(self) -> Wait:
+        """State is copied ahead beside everything else; the source works on."""
+        if self._copying is None:
+            self._copying = asyncio.get_running_loop().create_task(self._copy_once())
+            self._copying.add_done_callback(self._copy_done)
+        return Wait("its state is copied ahead")
+
+    async def _copy_once(self) -> Copied:
+        spec, owner = self._journal.spec, self._owner
+        source = self._eyes.record(spec.source.instance, spec.source.host)
+        heir = self._eyes.record(spec.target.instance, spec.target.host)
+        if source is None or heir is None:
+            raise CallError("one of the two instances is not registered")
+        key = owner.view().placements[spec.agent].state_key
+        return await owner.copy(source, heir, key, COPY_TIMEOUT_S)
+
+    def _copy_done(self, task: asyncio.Task[Copied]) -> None:
+        self._copying = None
+        if task.cancelled():
+            return
+        if error := task.exception():
+            self._copy_error = str(error)
+        else:
+            self._copied = task.result()
+
+    async def _thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._owner.executor, call)

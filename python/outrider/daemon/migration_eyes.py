@@ -1,0 +1,119 @@
+"""What the driver of a migration sees: the fleet as this shim knows it, and what the two instances say themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from outrider.calls.channel import Channel, open_channel
+from outrider.calls.frames import Reply
+from outrider.calls.tls import client_context
+from outrider.discovery.feed import View
+from outrider.discovery.records import Instance
+from outrider.errors import CallError
+from outrider.fleet.ports import CALL
+from outrider.host.publisher import instance_of_service
+from outrider.migration.staged.sight import Counts
+from outrider.registry.layout import TAG
+from outrider.registry.services import Service
+
+ASK_S = 0.25
+Spot = tuple[str, str]
+
+
+class _Health(Struct):
+    """What an agent's health method says of its calls."""
+
+    calls: int = 0
+    failed: int = 0
+    buckets: tuple[int, ...] = ()
+
+
+class Eyes:
+    """Of one migration: of its instances since when each passes, and what each counted."""
+
+    def __init__(
+        self,
+        view: Callable[[], View],
+        runtime: Path,
+        tls_folder: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._view = view
+        self._runtime = runtime
+        self._tls_folder = tls_folder
+        self._clock = clock
+        self._since: dict[str, float] = {}
+        self._channels: dict[str, Channel] = {}
+        self.counts: dict[str, Counts] = {}
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+
+    def look(self, spots: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
+        """Of each instance on its host: for how long it has passed, or why it does not."""
+        view, now = self._view(), self._clock()
+        passing: dict[str, float] = {}
+        trouble: dict[str, str] = {}
+        for instance, host in spots.items():
+            if why := _trouble(view, instance, host):
+                self._since.pop(instance, None)
+                trouble[instance] = why
+            else:
+                passing[instance] = now - self._since.setdefault(instance, now)
+        return passing, trouble
+
+    async def ask(self, spots: Mapping[str, str]) -> None:
+        """Ask each that serves calls for its counts. Who does not answer keeps what it said last."""
+        for instance, host in spots.items():
+            record = self.record(instance, host)
+            if record is None or CALL not in record.ports:
+                continue
+            try:
+                self.counts[instance] = await self._count(record)
+            except CallError:
+                self._drop(instance)
+
+    def record(self, instance: str, host: str) -> Instance | None:
+        """Where an instance is reached, once its host has registered it."""
+        service = _service(self._view(), instance, host)
+        return instance_of_service(service, host) if service else None
+
+    async def _count(self, record: Instance) -> Counts:
+        channel = self._channels.get(record.instance)
+        if channel is None or not channel.is_open:
+            tls = client_context(self._tls_folder)
+            channel = await open_channel(record, "outriderd", self._runtime, ASK_S, tls)
+            self._channels[record.instance] = channel
+        now = self._clock()
+        answer, _ = await channel.exchange("health", None, "", 0, now + ASK_S, now)
+        if not isinstance(answer, Reply):
+            return self.counts.get(record.instance, Counts())
+        said = msgspec.msgpack.decode(answer.body, type=_Health)
+        return Counts(said.calls, said.failed, said.buckets)
+
+    def _drop(self, instance: str) -> None:
+        if channel := self._channels.pop(instance, None):
+            channel.close()
+
+
+def _service(view: View, instance: str, host: str) -> Service | None:
+    there = view.members.get(host, ())
+    return next((service for service in there if service.id == instance and TAG in service.tags), None)
+
+
+def _trouble(view: View, instance: str, host: str) -> str:
+    """Why an instance does not pass; empty if it does."""
+    if _service(view, instance, host) is None:
+        return "is not registered yet"
+    for check in view.critical:
+        if check.node == host and check.service_id in ("", instance):
+            return check.output.strip() or f"{check.check_id} is critical"
+    return ""

@@ -1,0 +1,159 @@
+"""Migrations at Consul: planned, asked for, and steered by people. What blocks; call it from a worker thread."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from outrider.errors import ConsulConflict, MigrationRefused
+from outrider.failover.sight import GOSSIP
+from outrider.migration.staged.journal import append, entry_change, read_all, read_one, spec_change
+from outrider.migration.staged.plan import Ask, Fleet, planned
+from outrider.migration.staged.records import Entry, Journal, Policy, Resolution, RiskNote, Spec, next_entry
+from outrider.migration.staged.story import story_of
+from outrider.registry.client import Consul
+from outrider.registry.kv import Change, Docs, list_docs, put_docs
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, SHIM, AgentDoc, HostDoc, PlacementDoc
+from outrider.registry.services import critical, nodes
+
+T = TypeVar("T")
+TRIES = 5
+
+
+class Planned(Struct, frozen=True):
+    """A migration that can be done, and that has not been asked for yet."""
+
+    spec: Spec
+    doc: AgentDoc | None = None  # to be published with it
+    index: int = 0  # at which the agent's document was read
+
+
+class Desk:
+    """`policy` says how a migration is judged whose asker does not: from its risk, if that is known."""
+
+    def __init__(
+        self,
+        consul: Consul,
+        wall: Callable[[], float] = time.time,
+        policy: Callable[[Ask, Fleet], tuple[Policy, RiskNote | None]] | None = None,
+    ) -> None:
+        self._consul = consul
+        self._wall = wall
+        self._policy = policy or (lambda ask, fleet: (Policy(), None))
+
+    def plan(self, ask: Ask) -> Planned:
+        """What would be done. Writes nothing. Raises UnknownAgent, MigrationRefused, ConsulError."""
+        agents = list_docs(self._consul, FLEET, AgentDoc)
+        fleet = read_fleet(self._consul, agents)
+        policy, risk = self._policy(ask, fleet)
+        spec = planned(ask, fleet, new_id(self._wall()), self._wall(), ask.policy or policy, risk)
+        old, index = agents.docs[ask.agent]
+        if ask.doc is None or ask.doc.version == old.version:
+            return Planned(spec)
+        before = old.at(spec.source.version) or old
+        return Planned(spec, replace(ask.doc, previous=replace(before, previous=None)), index)
+
+    def create(self, plans: list[Planned]) -> list[Spec]:
+        """Ask for them: from here on the elected shim carries them out. Raises ConsulConflict if things changed."""
+        changes: list[Change] = []
+        for plan in plans:
+            spec = plan.spec
+            if plan.doc is not None:
+                changes.append(Change(FLEET + spec.agent, plan.doc, plan.index))
+            first = next_entry(Journal(spec), "planned", self._wall(), spec.by, said=spec.why)
+            changes += [spec_change(spec), entry_change(spec.id, first)]
+        put_docs(self._consul, changes)
+        return [plan.spec for plan in plans]
+
+    def journals(self) -> tuple[list[Journal], tuple[str, ...]]:
+        """Every migration, the newest last, and what could not be read."""
+        read = read_all(self._consul)
+        return sorted(read.journals.values(), key=lambda journal: journal.spec.at), read.problems
+
+    def get(self, migration: str) -> Journal:
+        """One. Raises UnknownMigration."""
+        return read_one(self._consul, migration)
+
+    def approve(self, migration: str, by: str, said: str = "") -> Journal:
+        """Somebody agrees: to the cutover, or that what could not be decided is well enough."""
+        return self._say(migration, lambda journal: _told(journal, "approved", by, said))
+
+    def pause(self, migration: str, by: str) -> Journal:
+        """No further step is begun. What is under way is finished, and what goes back goes back."""
+        return self._say(migration, lambda journal: _told(journal, "paused", by, ""))
+
+    def resume(self, migration: str, by: str) -> Journal:
+        """Go on."""
+        return self._say(migration, lambda journal: _told(journal, "resumed", by, ""))
+
+    def rollback(self, migration: str, by: str, said: str = "") -> Journal:
+        """Go back. Raises MigrationRefused for one that goes back already, or has ended."""
+        return self._say(migration, lambda journal: _told(journal, "asked_back", by, said or f"asked for by {by}"))
+
+    def resolve(self, migration: str, by: str, resolution: Resolution, said: str = "") -> Journal:
+        """Decide about one that is held: keep the new one, or try again to go back."""
+        return self._say(migration, lambda journal: _resolved(journal, by, resolution, said))
+
+    def _say(self, migration: str, entry: Callable[[Journal], Callable[[float], Entry]]) -> Journal:
+        for attempt in range(TRIES):
+            journal = self.get(migration)
+            made = entry(journal)(self._wall())
+            try:
+                append(self._consul, migration, made)
+                return replace(journal, entries=(*journal.entries, made))
+            except ConsulConflict:  # a step was begun meanwhile
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError
+
+
+def read_fleet(consul: Consul, agents: Docs[AgentDoc] | None = None) -> Fleet:
+    """The fleet's documents as the leader has them, and which hosts are in trouble."""
+    hosts = _plain(list_docs(consul, HOSTS, HostDoc))
+    checks = critical(consul.get("/v1/health/state/critical"))
+    there = nodes(consul)
+    trouble = {name: "is not in Consul's catalog" for name in hosts if name not in there}
+    for check in checks:
+        if not check.service_id and check.node in hosts:
+            said = "is lost" if check.check_id == GOSSIP else f"has no shim that answers ({SHIM})"
+            trouble.setdefault(check.node, said)
+    docs = agents or list_docs(consul, FLEET, AgentDoc)
+    return Fleet(_plain(docs), _plain(list_docs(consul, PLACEMENT, PlacementDoc)), hosts, trouble)
+
+
+def new_id(at: float) -> str:
+    """Sorts by time, and is never given twice."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(at))}-{secrets.token_hex(3)}"
+
+
+def _told(journal: Journal, what: Any, by: str, said: str) -> Callable[[float], Entry]:
+    story = story_of(journal)
+    problem = ""
+    if journal.broken:
+        problem = f"its journal is broken: {journal.broken}"
+    elif story.outcome:
+        problem = f"it has ended: {story.outcome}"
+    elif story.direction != "forward":
+        hint = "is held" if story.direction == "held" else "goes back already"
+        problem = f"it {hint}: {story.reason}"
+    if problem:
+        raise MigrationRefused([f"migration {journal.id}: {problem}"], hint=f"`outrider migrate show {journal.id}`")
+    return lambda at: next_entry(journal, what, at, by, said=said)
+
+
+def _resolved(journal: Journal, by: str, resolution: Resolution, said: str) -> Callable[[float], Entry]:
+    story = story_of(journal)
+    if story.direction != "held" or story.outcome:
+        raise MigrationRefused(
+            [f"migration {journal.id} is not held"], hint=f"`outrider migrate show {journal.id}` says where it is"
+        )
+    return lambda at: next_entry(journal, "resolved", at, by, resolution=resolution, said=said)
+
+
+def _plain(docs: Docs[T]) -> Mapping[str, T]:
+    return {name: doc for name, (doc, _) in docs.docs.items()}

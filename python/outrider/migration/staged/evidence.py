@@ -1,0 +1,53 @@
+"""From counts of calls to the signals that are judged. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from outrider.calls.tally import BOUNDS
+from outrider.migration.judge import Signal, Verdict, tolerated
+from outrider.migration.staged.sight import Counts
+
+FEW = 50  # calls of a baseline that says nothing yet
+P0_UNKNOWN = 0.10  # tolerated where there is no baseline
+P0_PROBES = 0.05
+SLOW = 0.95  # a call is slow if it took longer than this share of the baseline's
+
+
+def signals(baseline: Counts | None, now: Counts | None, probes: tuple[int, int]) -> tuple[Signal, ...]:
+    """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at."""
+    if now is None:
+        bad, n = probes
+        return (Signal("probes", bad, n, P0_PROBES),)
+    known = baseline if baseline and baseline.calls >= FEW else None
+    p0 = tolerated(known.failed, known.calls) if known else P0_UNKNOWN
+    found = [Signal("errors", min(now.failed, now.calls), now.calls, p0)]
+    if known and sum(known.buckets) >= FEW and now.buckets:
+        limit = slow_from(known.buckets)
+        before, n = sum(known.buckets[limit:]), sum(known.buckets)
+        found.append(Signal("slow calls", sum(now.buckets[limit:]), sum(now.buckets), tolerated(before, n)))
+    return tuple(found)
+
+
+def slow_from(buckets: tuple[int, ...]) -> int:
+    """The first bucket of slow calls: below it are the share SLOW of the baseline's."""
+    total, reached = sum(buckets), 0
+    for index, count in enumerate(buckets):
+        reached += count
+        if reached >= SLOW * total:
+            return min(index + 1, len(BOUNDS))
+    return len(BOUNDS)
+
+
+def kept(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as the journal keeps it: from its counts it can be computed again."""
+    found = [finding.signal for finding in verdict.findings]
+    return {"verdict": verdict.word, "signals": [msgspec.to_builtins(signal) for signal in found]}
+
+
+def baseline_of(evidence: dict[str, Any]) -> Counts | None:
+    """The baseline that a step noted as it began."""
+    raw = evidence.get("baseline")
+    return msgspec.convert(raw, Counts) if raw else None

@@ -1,0 +1,88 @@
+"""What to do next about a migration: a pure function of its journal and of what is true now.
+
+Nothing is remembered between two decisions, so whichever shim decides goes on where the last one was. Forward it goes
+step by step; from any step before the end it can go back. A way back that cannot be finished is held, closed: a held
+agent can be mended, and two that write cannot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outrider.migration.staged import edits
+from outrider.migration.staged.records import Spec
+from outrider.migration.staged.rollback import back
+from outrider.migration.staged.sight import Action, Begin, Done, End, Failed, GoBack, Sight, Wait
+from outrider.migration.staged.steps import FORWARD, Step, begun_with, steps_of
+from outrider.migration.staged.story import Story
+
+
+def next_action(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    """The next thing to do. `now_unix`: for people to read."""
+    if story.outcome is not None:
+        return Wait("it has ended")
+    match story.direction:
+        case "back":
+            return back(spec, story, sight, now_unix)
+        case "held":
+            return Wait(f"a person decides (`outrider migrate resolve {spec.id}`): {story.reason}", person=True)
+        case _:
+            return _forward(spec, story, sight, now_unix)
+
+
+def _forward(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    if story.asked_back:
+        return GoBack(story.asked_back) if story.step else _cancel(story.asked_back)
+    if story.resolution == "keep":
+        return _finalised(spec, sight, now_unix, "kept, as a person decided", {})
+    if not story.step:
+        return _first(spec, story, sight)
+    steps = steps_of(spec, sight)
+    step = next(step for step in FORWARD[spec.strategy] if step.name == story.step)
+    found = step.probe(spec, story, sight)
+    if isinstance(found, Failed):
+        return GoBack(f"{step.name}: {found.why}", found.evidence)
+    if isinstance(found, Done):
+        following = steps[steps.index(step) + 1 :] if step in steps else ()
+        if following:
+            return _begin(following[0], spec, story, sight, found)
+        return _finalised(spec, sight, now_unix, found.said, found.evidence)
+    if sight.waited_s >= step.limit_s(spec, sight):
+        what = found.why if isinstance(found, Wait) else "its state"
+        return GoBack(f"{step.name}: not done within {step.limit_s(spec, sight):g} s: {what}")
+    return found
+
+
+def _first(spec: Spec, story: Story, sight: Sight) -> Action:
+    failed = sorted(name for name, outcome in sight.others.items() if outcome not in (None, "finalised"))
+    if failed:
+        return _cancel(f"{failed[0]}, which it was to follow, was not finalised")
+    waiting = sorted(name for name, outcome in sight.others.items() if outcome is None)
+    if waiting:
+        return Wait(f"follows {', '.join(waiting)}")
+    if story.paused:
+        return Wait(f"paused by {story.paused}", person=True)
+    if sight.refused:
+        return _cancel("; ".join(sight.refused))
+    step = FORWARD[spec.strategy][0]
+    return Begin(step.name, step.do(spec, sight), evidence=begun_with(step, spec, sight))
+
+
+def _begin(step: Step, spec: Spec, story: Story, sight: Sight, done: Done) -> Action:
+    if story.paused:
+        return Wait(f"paused by {story.paused}", person=True)
+    lacking = spec.policy.approvals - len(story.approved_by)
+    if step.gate and lacking > 0:
+        return Wait(f"{lacking} more must approve it (`outrider migrate approve {spec.id}`)", person=True)
+    return Begin(step.name, step.do(spec, sight), done.said, done.evidence)
+
+
+def _finalised(spec: Spec, sight: Sight, now_unix: float, said: str, evidence: dict[str, Any]) -> Action:
+    """The point of no return: the old one goes with the same write that ends it."""
+    why = f"migration {spec.id}: {spec.source.instance} on {spec.source.host} became {spec.target.instance}"
+    doc = edits.left(sight.placement, spec, spec.target.instance, f"{why} on {spec.target.host}", now_unix)
+    return End("finalised", said, doc, evidence)
+
+
+def _cancel(why: str) -> End:
+    return End("cancelled", why)

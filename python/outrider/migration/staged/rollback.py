@@ -1,0 +1,120 @@
+"""The way back, from wherever a migration is: what to do follows from who holds what now, not from what was done.
+
+A holder that is no longer wanted hands its lease back, with its state; a replica gets no more calls. Whatever fails is
+not tried again blindly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from outrider.migration.staged import edits
+from outrider.migration.staged.records import Spec, Strategy
+from outrider.migration.staged.sight import Action, Begin, End, Hold, Sight, Wait
+from outrider.migration.staged.story import Story
+
+HAND_BACK_S = 5.0
+TAKEN_S = 15.0  # for the source to hold the lease again: gossip and lock delay may have to pass
+REOPEN_S = 60.0
+
+
+def back(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    """The next thing to do on the way back."""
+    if edits.placed_of(sight.placement, spec.target.instance) is None:
+        return _over(spec, story, sight, now_unix)  # it was never begun
+    return _WAYS[spec.strategy](spec, story, sight, now_unix)
+
+
+def _replicated(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    """No call goes to the new one from here on; that the old one passes is better, but going on without is worse."""
+    source = edits.placed_of(sight.placement, spec.source.instance)
+    target = edits.placed_of(sight.placement, spec.target.instance)
+    if source and target and (source.weight, target.weight) != (1.0, 0.0):
+        return Begin("restore", edits.weighted(sight.placement, spec, 0.0))
+    return _over(spec, story, sight, now_unix)
+
+
+def _singleton(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    source, target = spec.source.instance, spec.target.instance
+    if sight.holds(source):
+        return _over(spec, story, sight, now_unix)
+    if sight.holds(target) and source not in sight.passing:
+        # To go back to what is not well would make an outage of a doubt.
+        if sight.waited_s < TAKEN_S:
+            return Wait(f"{source} is to be well before it gets the lease back")
+        return Hold(f"{source} is not well, and {target} goes on: {story.reason}", sight.placement)
+    if story.step == "" and sight.holds(target):
+        epoch = sight.lease.epoch if sight.lease else 0
+        return Begin("hand back", edits.handing_over(sight.placement, spec, source, epoch))
+    if story.step == "hand back" and sight.waited_s < HAND_BACK_S and sight.holds(target):
+        return Wait(f"{target} passes its lease back")
+    if story.step in ("", "hand back"):
+        # What does not finish its calls, or is gone, is ended: the lease is then given up.
+        return Begin("stop", edits.stopped(sight.placement, target))
+    return _taken(spec, sight, TAKEN_S)
+
+
+def _state(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    """Who held the lease last has the state. If that is the new one, nothing but it can give the state back."""
+    source, target = spec.source.instance, spec.target.instance
+    if sight.holds(source) and story.step == "take back":
+        return _over(spec, story, sight, now_unix)
+    if sight.lease is None or sight.lease.holder != target or _gave_back(sight, source):
+        if story.step != "take back":
+            return Begin("take back", edits.reserved(sight.placement, spec, source=False, target=True))
+        return _taken(spec, sight, TAKEN_S)
+    if story.step == "" and sight.holds(target):
+        return Begin("hand back", edits.handing_over(sight.placement, spec, source, sight.lease.epoch))
+    if story.step == "":
+        # It may only have been restarted: it takes the lease again, and can then pass it on.
+        return Begin("revive", edits.reserved(sight.placement, spec, source=True, target=False))
+    if story.step == "revive" and sight.holds(target):
+        return Begin("hand back", edits.handing_over(sight.placement, spec, source, sight.lease.epoch))
+    if sight.waited_s < (TAKEN_S if story.step == "revive" else HAND_BACK_S):
+        return Wait(f"{target}, which has the state, passes it back")
+    why = f"{target} on {spec.target.host} has accepted work that {source} lacks, and does not give it back"
+    return Hold(why, edits.held(edits.reserved(sight.placement, spec, source=True, target=True), why))
+
+
+def _gave_back(sight: Sight, source: str) -> bool:
+    heir = sight.lease.heir if sight.lease and sight.lease.state == "released" else None
+    return heir is not None and heir.instance == source
+
+
+def _cold(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    source, target = spec.source.instance, spec.target.instance
+    if story.step == "":
+        return Begin("close again", edits.stopped(sight.placement, target))
+    if story.step == "close again":
+        if sight.holds(target):
+            return Wait(f"{target} is stopping") if sight.waited_s < REOPEN_S else _hold(spec, sight, f"{target} stays")
+        return Begin("open again", edits.running(sight.placement, source))
+    if sight.holds(source) and source in sight.passing:
+        return _over(spec, story, sight, now_unix)
+    return _taken(spec, sight, REOPEN_S + sight.agent.agent.start_timeout_s)
+
+
+def _taken(spec: Spec, sight: Sight, limit_s: float) -> Action:
+    source = spec.source.instance
+    if sight.waited_s < limit_s:
+        return Wait(f"{source} takes the lease")
+    return _hold(spec, sight, f"{source} on {spec.source.host} does not take the lease within {limit_s:g} s")
+
+
+def _hold(spec: Spec, sight: Sight, why: str) -> Hold:
+    del spec
+    return Hold(why, edits.held(sight.placement, why))
+
+
+def _over(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    why = f"migration {spec.id} went back: {story.reason}"
+    doc = edits.left(sight.placement, spec, spec.source.instance, why, now_unix)
+    return End("rolled_back", story.reason, doc)
+
+
+_WAYS: dict[Strategy, Callable[[Spec, Story, Sight, float], Action]] = {
+    "replicated": _replicated,
+    "singleton": _singleton,
+    "state": _state,
+    "cold": _cold,
+}

@@ -1,0 +1,217 @@
+"""The steps of each strategy, in order, as tables: what a step writes as it begins, and when it has had its effect.
+
+Whatever a step changes is one write of the placement, in one transaction with its entry in the journal; shims act on
+it. So there is no moment at which one is done and the other is not, and no step is done twice: whoever goes on reads
+where it is. A probe reads the truth, never what was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from outrider.migration.judge import judge
+from outrider.migration.staged import edits
+from outrider.migration.staged.evidence import baseline_of, kept, signals
+from outrider.migration.staged.records import Spec, Strategy
+from outrider.migration.staged.sight import Copy, Done, Failed, Probe, Sight, Wait
+from outrider.migration.staged.story import Story
+from outrider.registry.layout import PlacementDoc
+
+STEADY_S = 0.25  # passing for so long counts as warm
+NEEDS_S = 30.0  # beyond an agent's own time to start: it may wait for its needs and for a slot of its host
+COPY_S = 600.0
+DELTA_BYTES = 64 * 2**20  # what may be left to copy while callers wait
+HAND_OVER_S = 5.0  # for its calls to be finished, its state to follow, and the lease to be taken
+SHIFT_S = 2.0
+CLOSE_S = 30.0
+GONE_S = 1.0  # the target may fail to pass for so long before that is a verdict
+
+Phase = Literal["prepare", "canary", "cutover", "verify", "rollback", "held"]
+
+
+class Step(Struct, frozen=True):
+    """One step.
+
+    do: the placement as it begins; None: nothing is written
+    probe: whether it has had its effect
+    limit_s: seconds after which it has failed
+    gate: whether people must have agreed before
+    """
+
+    name: str
+    phase: Phase
+    do: Callable[[Spec, Sight], PlacementDoc | None]
+    probe: Callable[[Spec, Story, Sight], Probe]
+    limit_s: Callable[[Spec, Sight], float]
+    gate: bool = False
+
+
+def _start(spec: Spec, sight: Sight) -> PlacementDoc:
+    return edits.claimed(sight.placement, spec, sight.new_key if spec.strategy == "state" else "")
+
+
+def _warm(spec: Spec, story: Story, sight: Sight) -> Probe:
+    del story
+    name = spec.target.instance
+    if spec.target.host in sight.lost:
+        return Failed(f"{spec.target.host} is lost")
+    if sight.passing.get(name, 0.0) >= STEADY_S:
+        return Done()
+    trouble = sight.trouble.get(name, "is not there yet")
+    return Failed(f"{name} {trouble}") if trouble.startswith("parked") else Wait(f"{name}: {trouble}")
+
+
+def _start_limit(spec: Spec, sight: Sight) -> float:
+    del spec
+    return sight.agent.agent.start_timeout_s + NEEDS_S
+
+
+def _copied(spec: Spec, story: Story, sight: Sight) -> Probe:
+    if isinstance(unwell := _warm(spec, story, sight), Failed):
+        return unwell
+    if sight.copy_error:
+        return Failed(f"its state cannot be copied: {sight.copy_error}")
+    if sight.copied is None or sight.copied.moved_bytes > DELTA_BYTES:
+        return Copy()
+    copied = sight.copied
+    return Done(f"{copied.total_bytes} bytes of state are there, {copied.moved_bytes} of them came last")
+
+
+def _canary(spec: Spec, sight: Sight) -> PlacementDoc:
+    return edits.weighted(sight.placement, spec, spec.policy.canary)
+
+
+def _shift(spec: Spec, sight: Sight) -> PlacementDoc:
+    return edits.weighted(sight.placement, spec, 1.0)
+
+
+def _shifted(spec: Spec, story: Story, sight: Sight) -> Probe:
+    """Every shim has read it by now: the transaction was answered, and they are woken within milliseconds."""
+    return _warm(spec, story, sight)
+
+
+def _hand_over(spec: Spec, sight: Sight) -> PlacementDoc:
+    epoch = sight.lease.epoch if sight.lease else 0
+    return edits.handing_over(sight.placement, spec, spec.target.instance, epoch)
+
+
+def _handed_over(spec: Spec, story: Story, sight: Sight) -> Probe:
+    del story
+    if sight.holds(spec.target.instance):
+        return Done(f"{spec.target.instance} holds the lease, epoch {sight.lease.epoch if sight.lease else 0}")
+    if spec.target.host in sight.lost:
+        return Failed(f"{spec.target.host} is lost")
+    return Wait(f"{spec.source.instance} passes its lease on")
+
+
+def _close(spec: Spec, sight: Sight) -> PlacementDoc:
+    return edits.stopped(sight.placement, spec.source.instance)
+
+
+def _closed(spec: Spec, story: Story, sight: Sight) -> Probe:
+    """Its shim gives the lease up when the process has ended."""
+    del story
+    if sight.lease is not None and not sight.holds(spec.source.instance):
+        return Done()
+    return Wait(f"{spec.source.instance} is stopping")
+
+
+def _open(spec: Spec, sight: Sight) -> PlacementDoc:
+    return edits.running(sight.placement, spec.target.instance)
+
+
+def _opened(spec: Spec, story: Story, sight: Sight) -> Probe:
+    found = _warm(spec, story, sight)
+    if isinstance(found, Done) and not sight.holds(spec.target.instance):
+        return Wait(f"{spec.target.instance} takes the lease")
+    return found
+
+
+def _unreserve(spec: Spec, sight: Sight) -> PlacementDoc | None:
+    """From here on the target is who may take the lease by itself: the source lacks what it accepts."""
+    if spec.strategy != "state":
+        return None
+    return edits.reserved(sight.placement, spec, source=True, target=False)
+
+
+def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
+    """Whether the new one is as good as the old one was."""
+    name, policy = spec.target.instance, spec.policy
+    canary = story.step == "canary"
+    if spec.target.host in sight.lost:
+        return Failed(f"{spec.target.host} is lost")
+    if spec.strategy != "replicated" and sight.lease and not sight.holds(name):
+        return Failed(f"{name} lost the lease to {sight.lease.holder or 'nobody'}")
+    if name not in sight.passing and sight.waited_s >= GONE_S:
+        return Failed(f"{name} does not pass: {sight.trouble.get(name, 'it is not there')}")
+    limit_s = policy.canary_s if canary else policy.verify_s
+    over = sight.waited_s >= limit_s
+    baseline = baseline_of(story.evidence.get("start", {}))
+    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes), over=over)
+    evidence = kept(verdict)
+    if verdict.word == "rollback":
+        return Failed(verdict.said, evidence)
+    if verdict.word == "go":
+        return Done(verdict.said, evidence)
+    if verdict.word == "continue":
+        return Wait(verdict.said)
+    return _undecided(spec, story, verdict.said, evidence, canary=canary)
+
+
+def _undecided(spec: Spec, story: Story, said: str, evidence: dict[str, object], *, canary: bool) -> Probe:
+    if canary or spec.policy.undecided == "accept" or story.approved_since_step:
+        # What a few calls beside the old ones could not show is judged on all of them after the cutover.
+        return Done(said, evidence)
+    if spec.policy.undecided == "rollback":
+        return Failed(said, evidence)
+    return Wait(f"a person decides: {said}", person=True)
+
+
+def _no_limit(spec: Spec, sight: Sight) -> float:
+    del spec, sight
+    return float("inf")
+
+
+def _within(seconds: float) -> Callable[[Spec, Sight], float]:
+    return lambda spec, sight: seconds
+
+
+def _nothing(spec: Spec, sight: Sight) -> None:
+    del spec, sight
+
+
+START = Step("start", "prepare", _start, _warm, _start_limit)
+START_COLD = Step("start", "prepare", _start, lambda spec, story, sight: Done(), _start_limit)
+COPY = Step("copy", "prepare", _nothing, _copied, _within(COPY_S))
+CANARY = Step("canary", "canary", _canary, _judged, _no_limit)
+SHIFT = Step("shift", "cutover", _shift, _shifted, _within(SHIFT_S), gate=True)
+HAND_OVER = Step("hand over", "cutover", _hand_over, _handed_over, _within(HAND_OVER_S), gate=True)
+CLOSE = Step("close", "cutover", _close, _closed, _within(CLOSE_S), gate=True)
+OPEN = Step("open", "cutover", _open, _opened, _start_limit)
+VERIFY = Step("verify", "verify", _unreserve, _judged, _no_limit)
+
+FORWARD: dict[Strategy, tuple[Step, ...]] = {
+    "replicated": (START, CANARY, SHIFT, VERIFY),
+    "singleton": (START, HAND_OVER, VERIFY),
+    "state": (START, COPY, HAND_OVER, VERIFY),
+    "cold": (START_COLD, CLOSE, OPEN, VERIFY),
+}
+
+
+def steps_of(spec: Spec, sight: Sight) -> tuple[Step, ...]:
+    """Forward. A replica that is alone has nothing beside it to be judged against before the cutover."""
+    steps = FORWARD[spec.strategy]
+    others = [p for p in sight.placement.instances if p.instance != spec.target.instance and p.state == "run"]
+    if spec.policy.canary <= 0.0 or not others:
+        steps = tuple(step for step in steps if step is not CANARY)
+    return steps
+
+
+def begun_with(step: Step, spec: Spec, sight: Sight) -> dict[str, object]:
+    """What a step notes as it begins: the first, how the source did."""
+    counts = sight.counts.get(spec.source.instance)
+    return {"baseline": msgspec.to_builtins(counts)} if step.name == "start" and counts else {}
