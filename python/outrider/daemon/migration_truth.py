@@ -14,7 +14,10 @@ from outrider.registry.lock import lock_state
 
 
 class Truth(Struct, frozen=True):
-    """A migration's documents, and what must stay true. `index`: the placement's; `busy`: why nothing may be written."""
+    """A migration's documents. `index`: the placement's.
+
+    busy: why nothing may be written now; guards: of what must stay as it was read, beside these documents
+    """
 
     journal: Journal
     placement: PlacementDoc

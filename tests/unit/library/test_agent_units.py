@@ -45,13 +45,14 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
 
 
 def test_check_mode_predicts_what_the_run_does_and_a_second_run_does_nothing(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "outrider-agent@Echo-1.service.d" / "50-outrider.conf"
+    # The second one is for a migration, which starts it beside the first.
+    path, more = (tmp_path / f"outrider-agent@Echo-{number}.service.d" / "50-outrider.conf" for number in (1, 2))
     predicted = run(check=True)
     assert not path.exists()
     done = run()
     assert predicted == done
     assert done["changed"]
-    assert done["written"] == [str(path)]
+    assert done["written"] == [str(path), str(more)]
     assert "User=alice" in done["diff"][0]["after"]
     assert "User=alice" in path.read_text()
     again = run()
@@ -62,7 +63,8 @@ def test_what_may_no_longer_run_here_is_removed(run: Run, tmp_path: Path) -> Non
     run()
     moved = {**DEFINITION, "agents": {"Echo": {"command": ["echo"], "user": "alice", "hosts": ["there"]}}}
     done = run(definition=moved)
-    assert done["removed"] == [str(tmp_path / "outrider-agent@Echo-1.service.d" / "50-outrider.conf")]
+    gone = [str(tmp_path / f"outrider-agent@Echo-{number}.service.d" / "50-outrider.conf") for number in (1, 2)]
+    assert done["removed"] == gone
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,307 @@
+"""Every way in which a migration can go, on a small scale: the real machine in an abstract world.
+
+The world is one agent with two instances, S and T, on hosts of their own, their shims, a client, and two drivers of
+which each may stand still between its look and its write. Everything that may happen next is tried, in every order, to
+the end: `explore` returns the states in which a promise is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from outrider.fleet.spec import Agent
+from outrider.migration.staged.machine import next_action
+from outrider.migration.staged.records import End as Place
+from outrider.migration.staged.records import Entry, Journal, Policy, Spec, Strategy
+from outrider.migration.staged.sight import Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
+from outrider.migration.staged.story import Story, story_of
+from outrider.registry.layout import AgentDoc, Handover, Placed, PlacementDoc
+from outrider.registry.leases import LeaseDoc, Member
+
+S, T = "A-1", "A-2"
+HOST = {S: "s", T: "t"}
+FOREVER = 1e9
+GOOD, BAD = Counts(10_000, 0, (10_000,)), Counts(1_000, 900, (1_000,))
+
+
+class Rules(Struct, frozen=True):
+    """What keeps the promises; a test takes one away at a time.
+
+    lease_guard, journal_guard, placement_guard: the driver's write fails if that has changed since its look
+    wish_guard: a lease is handed over only while the placement still asks for it, in one transaction
+    reserve: a reserve takes the lease from who handed it over with the state alone
+    copies: the state follows before the lease is given up
+    """
+
+    lease_guard: bool = True
+    journal_guard: bool = True
+    placement_guard: bool = True
+    wish_guard: bool = True
+    reserve: bool = True
+    copies: bool = True
+
+
+class Pending(Struct, frozen=True):
+    """What a driver is about to write, and what it has read."""
+
+    entry: Entry
+    doc: PlacementDoc | None
+    placement: int
+    lease: int
+    entries: int
+
+
+class World(Struct, frozen=True):
+    """Everything. `alive`, `up`: of S and T; `has`: acknowledged writes that each state folder holds.
+
+    knows: the placement that each shim has seen; closing: a hand-over that a shim has finished but not yet released
+    """
+
+    placement: PlacementDoc
+    entries: tuple[Entry, ...] = ()
+    lease: LeaseDoc = LeaseDoc("A", 1, S, "s", state="held")
+    locked: bool = True
+    indexes: tuple[int, int] = (0, 0)  # of the placement and the lease
+    alive: tuple[bool, bool] = (True, False)
+    up: tuple[bool, bool] = (True, True)
+    has: tuple[int, int] = (0, 0)
+    knows: tuple[PlacementDoc, PlacementDoc] = (PlacementDoc("A"), PlacementDoc("A"))
+    closing: tuple[Handover | None, Handover | None] = (None, None)
+    pending: tuple[Pending | None, Pending | None] = (None, None)
+    acked: int = 0
+    troubles: int = 0
+    stale: int = 0
+
+
+def spec_of(strategy: Strategy) -> Spec:
+    """From host s to host t."""
+    return Spec("m", "A", strategy, Place(S, "s", "v1"), Place(T, "t", "v1"), Policy(undecided="accept"))
+
+
+def first(strategy: Strategy) -> World:
+    """Before anything was done."""
+    placement = PlacementDoc("A", (Placed(S, "s", "v1"),))
+    return World(placement, knows=(placement, placement))
+
+
+class Model:
+    """`troubles`: deaths and lost hosts in one history; `writes`: of the client; `stale`: looks that get old."""
+
+    def __init__(
+        self, strategy: Strategy, rules: Rules | None = None, *, troubles: int = 1, writes: int = 2, stale: int = 1
+    ) -> None:
+        self.spec = spec_of(strategy)
+        self.rules = rules or Rules()
+        self.bounds = troubles, writes, stale
+        self.agent = AgentDoc("A", "f", Agent(mode="singleton", ports={"call": "auto"}, state=True), "v1")
+        self.broken: dict[str, World] = {}
+        self.outcomes: set[str] = set()
+        self.seen: set[World] = set()
+
+    def explore(self, most: int = 400_000) -> None:
+        """Try everything. Raises AssertionError if that does not end."""
+        work = [first(self.spec.strategy)]
+        self.seen = set(work)
+        while work:
+            world = work.pop()
+            following = [replace(after, entries=_short(after.entries)) for after in self._next(world)]
+            if not following:
+                self._at_rest(world)
+            for after in following:
+                if after not in self.seen:
+                    self.seen.add(after)
+                    work.append(after)
+            assert len(self.seen) < most, "too many states"
+
+    def _next(self, world: World) -> Iterator[World]:
+        yield from self._drivers(world)
+        for who in (0, 1):
+            yield from self._shim(world, who)
+            yield from self._trouble(world, who)
+        yield from self._client(world)
+
+    # The drivers.
+
+    def _drivers(self, world: World) -> Iterator[World]:
+        for driver in (0, 1):
+            if found := world.pending[driver]:
+                yield self._write(replace(world, pending=_set(world.pending, driver, None)), found)
+            elif driver == 0 or world.stale < self.bounds[2]:
+                for action in self._actions(world):
+                    if made := _pending(world, action):
+                        yield replace(
+                            world, pending=_set(world.pending, driver, made), stale=world.stale + (driver == 1)
+                        )
+
+    def _actions(self, world: World) -> list[Any]:
+        """What may be decided: time passes as it likes, and the new one turns out good or bad."""
+        story = story_of(Journal(self.spec, world.entries))
+        found: list[Any] = []
+        for waited_s in (0.0, FOREVER):
+            for counts in (GOOD, BAD):
+                action = next_action(self.spec, story, self._sight(world, story, waited_s, counts), 0.0)
+                if not isinstance(action, Wait | Copy) and action not in found:
+                    found.append(action)
+        return found
+
+    def _sight(self, world: World, story: Story, waited_s: float, counts: Counts) -> Sight:
+        placed = {p.instance for p in world.placement.instances if p.state == "run"}
+        passing = {n: 10.0 for i, n in enumerate((S, T)) if world.alive[i] and world.up[i] and n in placed}
+        return Sight(
+            placement=world.placement,
+            agent=self.agent,
+            lease=world.lease,
+            locked=world.locked,
+            waited_s=waited_s,
+            passing=passing,
+            lost=frozenset(HOST[n] for i, n in enumerate((S, T)) if not world.up[i]),
+            counts={T: counts} if story.step == "verify" else {},
+            copied=Copied(0, 0),
+            new_key="k",
+        )
+
+    def _write(self, world: World, what: Pending) -> World:
+        rules = self.rules
+        if rules.journal_guard and what.entries != len(world.entries):
+            return world
+        if rules.placement_guard and what.placement != world.indexes[0]:
+            return world
+        if rules.lease_guard and what.lease != world.indexes[1]:
+            return world
+        if world.entries and world.entries[-1].what == "ended":
+            return world
+        if what.entry.outcome:
+            self.outcomes.add(what.entry.outcome)
+        if what.entry.what == "held":
+            self.outcomes.add("held")
+        world = replace(world, entries=(*world.entries, what.entry))
+        if what.doc is None:
+            return world
+        return replace(world, placement=what.doc, indexes=(world.indexes[0] + 1, world.indexes[1]))
+
+    # The shims.
+
+    def _shim(self, world: World, who: int) -> Iterator[World]:
+        if not world.up[who]:
+            return
+        name, known = (S, T)[who], world.knows[who]
+        if known != world.placement:
+            yield replace(world, knows=_set(world.knows, who, world.placement))
+        placed = next((p for p in known.instances if p.instance == name), None)
+        wanted = placed is not None and placed.state == "run"
+        if wanted and not world.alive[who]:
+            yield replace(world, alive=_set(world.alive, who, True))
+        if not wanted and world.alive[who]:
+            yield self._dies(world, who)
+        if placed and world.alive[who]:
+            yield from self._hand_over(world, who, known)
+            yield from self._take(world, who, placed, known)
+
+    def _hand_over(self, world: World, who: int, known: PlacementDoc) -> Iterator[World]:
+        name, other, wish = (S, T)[who], 1 - who, known.handover
+        if not self._holds(world, name):
+            return
+        if (closing := world.closing[who]) is not None:
+            world = replace(world, closing=_set(world.closing, who, None))
+            if not self.rules.wish_guard or world.placement.handover == closing:
+                lease = replace(world.lease, state="released", heir=Member(closing.instance, closing.host))
+                yield _leased(world, lease, locked=False)
+            yield world  # it took too long, and goes on
+        elif wish and wish.instance != name and wish.epoch == world.lease.epoch and world.alive[other] and world.up[other]:
+            has = _set(world.has, other, world.has[who]) if self.rules.copies else world.has
+            yield replace(world, closing=_set(world.closing, who, wish), has=has)
+
+    def _take(self, world: World, who: int, placed: Placed, known: PlacementDoc) -> Iterator[World]:
+        lease, name = world.lease, (S, T)[who]
+        if world.locked:
+            return
+        is_heir = lease.state == "released" and lease.heir == Member(name, HOST[name])
+        if placed.reserve and self.rules.reserve and not is_heir:
+            return
+        yield _leased(world, LeaseDoc("A", lease.epoch + 1, name, HOST[name], state="held"), locked=True)
+
+    def _holds(self, world: World, name: str) -> bool:
+        return world.locked and world.lease.holder == name and world.lease.state == "held"
+
+    def _dies(self, world: World, who: int) -> World:
+        """Its process ends, and its shim gives the lease up."""
+        world = replace(world, alive=_set(world.alive, who, False), closing=_set(world.closing, who, None))
+        if self._holds(world, (S, T)[who]):
+            return _leased(world, replace(world.lease, state="released", heir=None), locked=False)
+        return world
+
+    def _trouble(self, world: World, who: int) -> Iterator[World]:
+        if world.troubles >= self.bounds[0]:
+            return
+        more = replace(world, troubles=world.troubles + 1)
+        if world.alive[who] and world.up[who]:
+            yield self._dies(more, who)
+        if world.up[who]:
+            lost = replace(more, up=_set(world.up, who, False), alive=_set(world.alive, who, False),
+                           closing=_set(world.closing, who, None))  # fmt: skip
+            yield _leased(lost, world.lease, locked=False) if self._holds(world, (S, T)[who]) else lost
+
+    # The client, and what is promised to it.
+
+    def _client(self, world: World) -> Iterator[World]:
+        if world.acked >= self.bounds[1] or world.placement.held:
+            return
+        for who, name in enumerate((S, T)):
+            if self._holds(world, name) and world.alive[who] and world.closing[who] is None:
+                if self.spec.strategy == "state" and world.has[who] < world.acked:
+                    self.broken.setdefault("works without what was acknowledged", world)
+                yield replace(world, acked=world.acked + 1, has=_set(world.has, who, world.acked + 1))
+
+    def _at_rest(self, world: World) -> None:
+        """Nothing more can happen. Either it has ended, or a person is waited for."""
+        story = story_of(Journal(self.spec, world.entries))
+        if story.outcome is None and story.direction != "held":
+            self.broken.setdefault("neither ended nor held", world)
+        if story.outcome is None:
+            return
+        names = {placed.instance for placed in world.placement.instances}
+        if names != ({T} if story.outcome == "finalised" else {S}):
+            self.broken.setdefault("the wrong one remains", world)
+        if world.placement.migration or any(placed.reserve for placed in world.placement.instances):
+            self.broken.setdefault("the placement is not everybody's again", world)
+        who = 1 if story.outcome == "finalised" else 0
+        if world.up[who] and not self._holds(world, (S, T)[who]):
+            self.broken.setdefault("nobody serves", world)
+        if world.up[who] and self.spec.strategy == "state" and world.has[who] < world.acked:
+            self.broken.setdefault("lost what was acknowledged", world)
+
+
+def _pending(world: World, action: Any) -> Pending | None:
+    entry, doc = _entry(action, len(world.entries))
+    return Pending(entry, doc, world.indexes[0], world.indexes[1], len(world.entries)) if entry else None
+
+
+def _entry(action: Any, seq: int) -> tuple[Entry | None, PlacementDoc | None]:
+    match action:
+        case Begin():
+            return Entry(seq, "begun", 0.0, "", "", step=action.step), action.doc
+        case GoBack():
+            return Entry(seq, "rollback", 0.0, "", "", said="why"), None
+        case Hold():
+            return Entry(seq, "held", 0.0, "", "", said="why"), action.doc
+        case End():
+            doc = replace(action.doc, reason="") if action.doc else None
+            return Entry(seq, "ended", 0.0, "", "", outcome=action.outcome), doc
+    return None, None
+
+
+def _short(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Only what the story depends on is told apart; their number stays, as the journal's next number follows from it."""
+    return entries
+
+
+def _leased(world: World, lease: LeaseDoc, *, locked: bool) -> World:
+    return replace(world, lease=lease, locked=locked, indexes=(world.indexes[0], world.indexes[1] + 1))
+
+
+def _set(pair: tuple[Any, Any], who: int, value: Any) -> tuple[Any, Any]:
+    return (value, pair[1]) if who == 0 else (pair[0], value)
