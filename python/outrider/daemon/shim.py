@@ -32,6 +32,7 @@ from outrider.host.degradation import Degradation, places
 from outrider.host.local_ports import LocalPorts
 from outrider.host.logs import rotate
 from outrider.host.loop_lag import LoopLag
+from outrider.host.move_keys import MoveKeys
 from outrider.host.probes import ProbeLoop
 from outrider.host.publisher import Picture, Publisher, marked, picture_of
 from outrider.host.registrar import CHECK_PREFIX, Registrar
@@ -102,6 +103,7 @@ class Shim:
         self.singletons = Singletons(
             config, consuls, self.peering.peers, lambda: self.feed.view, self.locals, self._lease_changed
         )
+        self.move_keys = MoveKeys(config.runtime_dir)
         self.targets = Targets(self.consul, config)
         self.renewals: list[Callable[[], Awaitable[None]]] = []  # called with each tick
         self.agents = AgentHost(
@@ -245,6 +247,7 @@ class Shim:
             self.degradation.documents_changed()
         self.locals[local.instance] = local
         self.peering.tell(local)
+        self._follow_key(local)
         self.singletons.follow(local)
         if local.pid is None:
             self.care.died(local.instance)
@@ -256,6 +259,7 @@ class Shim:
         self.locals.pop(instance, None)
         self.peering.gone(instance)
         self.singletons.forget(instance)
+        self.move_keys.forget(instance)
         self.publisher.changed()
         self.registrar.unwant(instance)
 
@@ -263,9 +267,15 @@ class Shim:
         view = self.feed.view
         self.degradation.documents_changed()
         self.agents.apply(view.agents, view.placements)
+        for local in self.locals.values():
+            self._follow_key(local)
         self.singletons.follow_all()
         self.registrar.complete = True
         self.publisher.changed()
+
+    def _follow_key(self, local: Local) -> None:
+        if self.feed.view.documents_read:
+            self.move_keys.follow(local, self.feed.view.placements)
 
     def _lease_changed(self, local: Local | None) -> None:
         self.publisher.changed()
@@ -274,6 +284,7 @@ class Shim:
 
     def _members_changed(self) -> None:
         self.peering.consul_says(self.feed.view.critical)
+        self.singletons.members_changed()
         self.publisher.changed()
 
     def _contact(self, contact: Contact) -> None:

@@ -39,6 +39,7 @@ class LeaseDoc(Struct, frozen=True, omit_defaults=True):
     sole: no other host could run it when it was taken, so that its holder needs no Consul to go on
     state: released means that the last holder gave it up itself, so that nobody need wait for its end
     since: Unix seconds of the last change of holder; reason: why it changed
+    heir: whom it was released for
     """
 
     agent: str
@@ -50,6 +51,7 @@ class LeaseDoc(Struct, frozen=True, omit_defaults=True):
     state: Literal["held", "released"] = "released"
     since: float = 0.0
     reason: str = ""
+    heir: Member | None = None
 
     def has(self, instance: str, host: str) -> bool:
         """Whether that instance on that host is a member."""
