@@ -41,7 +41,7 @@ class Candidate(Struct):
     known: what was last known here of the lease, by its epoch; Consul may have lost it, or know less
     own_until: end of the lease that it holds itself; the past if it holds none
     handover: whom the placement wants the lease of an epoch to pass to
-    reserve: it works on what the last holder left, so it needs that one's state
+    reserve: it may hold the lease only with the state of the last holder
     """
 
     agent: str
@@ -105,9 +105,10 @@ def _last_doc(candidate: Candidate, lease: Lease | None) -> LeaseDoc | None:
 
 
 def _has_state(candidate: Candidate, doc: LeaseDoc | None) -> bool:
-    """Whether nobody has written since it had the state: it was handed over to it, or it was the last holder itself."""
-    own = Member(candidate.instance, candidate.host)
-    return doc is not None and (own == Member(doc.holder, doc.host) or (doc.state == "released" and doc.heir == own))
+    """Whether the last state is its own: it was handed over to it, or given up by itself and handed over to nobody."""
+    if doc is None or doc.state != "released":
+        return False
+    return (doc.heir or Member(doc.holder, doc.host)) == Member(candidate.instance, candidate.host)
 
 
 def _heir(candidate: Candidate, doc: LeaseDoc) -> Member | None:
