@@ -17,6 +17,7 @@ from outrider.calls.fence import Fence
 from outrider.calls.frames import MAX_FRAME
 from outrider.calls.methods import Method
 from outrider.calls.serving import ServedConnection
+from outrider.calls.state_moves import StateMoves
 from outrider.calls.tls import server_context
 from outrider.discovery import lease_file
 from outrider.discovery.api import runtime_dir
@@ -64,6 +65,10 @@ class Agent:
         self._dispatcher = Dispatcher(self.name, self.instance, concurrency, queue)
         if lease := lease_file.of_environment():
             self._dispatcher.fence = Fence(self.name, self.instance, lease)
+        self._moves: StateMoves | None = None
+        if state := env.get("OUTRIDER_STATE"):
+            self._moves = StateMoves(self.name, self.instance, Path(state))
+            self._dispatcher.add_internal(self._moves.methods())
         self._connections: set[ServedConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,6 +100,25 @@ class Agent:
 
         return add if function is None else add(function)
 
+    def checkpoint(self, function: Function) -> Function:
+        """Call this function or coroutine before the state of this instance moves to another. Use as a decorator.
+
+        Nothing is under way then. It writes to $OUTRIDER_STATE what is only in memory, and then leaves that alone until
+        `epoch` is not 0 again: what is written there while it moves keeps the move from being done.
+        """
+        if self._moves:
+            self._moves.on_checkpoint = function
+        return function
+
+    def restore(self, function: Function) -> Function:
+        """Call this function or coroutine when $OUTRIDER_STATE was replaced by the state of another instance.
+
+        It reads it again, before the first call under the next lease comes. Use as a decorator.
+        """
+        if self._moves:
+            self._moves.on_restore = function
+        return function
+
     def ready(self, is_ready: bool, detail: str = "") -> None:
         """What the built-in health method answers from now on; an agent is ready until it says otherwise."""
         self._dispatcher.ready, self._dispatcher.detail = is_ready, detail
@@ -106,7 +130,8 @@ class Agent:
         While a call is worked on: the one that the call was accepted under, also when that has ended since.
 
         Read from memory. What a singleton does by itself, and not for a caller, it does only while this is not 0, and
-        whatever it writes elsewhere it writes with this number, so that an earlier holder's write can be told.
+        whatever it writes elsewhere it writes with this number, so that an earlier holder's write can be told. It is 0
+        already while the lease is about to be handed over, and only calls under way are finished.
         """
         return self._dispatcher.epoch_of_work
 

@@ -22,11 +22,11 @@ Answer = tuple[Reply | Refusal, memoryview | None]
 
 
 async def open_channel(
-    instance: Instance, caller: str, runtime: Path, timeout_s: float, tls: ssl.SSLContext | None
+    instance: Instance, caller: str, runtime: Path, timeout_s: float, tls: ssl.SSLContext | None, here: str = ""
 ) -> Channel:
-    """Connect. Raises ConnectionLost and CallTimeout."""
+    """Connect. `here`: this host, where the environment does not say. Raises ConnectionLost and CallTimeout."""
     loop = asyncio.get_running_loop()
-    path = local_socket(instance, runtime)
+    path = local_socket(instance, runtime, here)
     try:
         async with asyncio.timeout(timeout_s):
             if path:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from outrider.calls import context, frames
 from outrider.calls.fence import Fence
 from outrider.calls.frames import Hello, Refusal, Reply, Request, Welcome
+from outrider.calls.internal import PREFIX, Internal
 from outrider.calls.methods import Method
+from outrider.calls.tally import Tally
 from outrider.calls.workers import Workers
 from outrider.errors import CallError, CallFailed, CallRefused, CallTimeout, Draining, FrameError, NotHolder, Overloaded
 
@@ -29,9 +31,24 @@ MOST_S = 3600.0  # that any caller is believed to wait
 
 
 class Job:
-    """One call that was accepted, under `epoch`. `until`: monotonic seconds at which nobody waits for it any more."""
+    """One call that was accepted, under `epoch`.
 
-    __slots__ = ("arguments", "begun", "connection", "ended", "epoch", "method", "overdue", "request", "task", "until")
+    began, until: monotonic seconds of its coming, and from when on nobody waits for it
+    """
+
+    __slots__ = (
+        "arguments",
+        "began",
+        "begun",
+        "connection",
+        "ended",
+        "epoch",
+        "method",
+        "overdue",
+        "request",
+        "task",
+        "until",
+    )
 
     def __init__(
         self,
@@ -39,6 +56,7 @@ class Job:
         request: Request,
         method: Method,
         arguments: Callable[[], Any],
+        began: float,
         until: float,
         epoch: int,
     ) -> None:
@@ -46,6 +64,7 @@ class Job:
         self.request = request
         self.method = method
         self.arguments = arguments
+        self.began = began
         self.until = until
         self.epoch = epoch
         self.task: asyncio.Task[Any] | None = None
@@ -70,6 +89,8 @@ class Dispatcher:
         self._concurrency = concurrency
         self._most_waiting = queue
         self._methods: dict[str, Method] = {}
+        self._internal: dict[str, Internal] = {}
+        self._tally = Tally()
         self._running: set[Job] = set()
         self._waiting: deque[Job] = deque()
         self._workers: Workers | None = None
@@ -83,12 +104,16 @@ class Dispatcher:
 
     @property
     def epoch_of_work(self) -> int:
-        """The epoch that the call worked on here was accepted under, held or not; outside of a call `epoch`.
+        """The epoch that the call worked on here was accepted under, held or not.
+
+        Outside of a call that of the lease that is held now, and 0 while it is about to be given up.
 
         A call that saw a newer epoch of its own instance might undo with it what another holder did in between.
         """
         job = _job.get()
-        return self.epoch if job is None or job.ended else job.epoch
+        if job is None or job.ended:
+            return self.fence.open_epoch if self.fence else 0
+        return job.epoch
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work on this loop from now on."""
@@ -97,9 +122,13 @@ class Dispatcher:
 
     def add(self, method: Method) -> None:
         """Serve it. Raises ValueError for a name that is taken."""
-        if method.name in self._methods or method.name == HEALTH:
+        if method.name in self._methods or method.name == HEALTH or method.name.startswith(PREFIX):
             raise ValueError(f"{self._agent} serves {method.name} already")
         self._methods[method.name] = method
+
+    def add_internal(self, methods: dict[str, Internal]) -> None:
+        """What the library serves itself, whether or not the agent holds a lease."""
+        self._internal |= methods
 
     def welcome(self) -> Welcome:
         """What a caller is told first."""
@@ -119,6 +148,9 @@ class Dispatcher:
         try:
             if request.method == HEALTH:
                 connection.send(self._health(request))
+                return
+            if internal := self._internal.get(request.method):
+                internal.accept(connection, request)
                 return
             job = self._job(connection, request, buffers)
         except CallError as error:
@@ -174,8 +206,9 @@ class Dispatcher:
         if not method.is_quick and len(self._running) >= self._concurrency and len(self._waiting) >= self._most_waiting:
             running, waiting = len(self._running), len(self._waiting)
             raise Overloaded(f"{running} calls are under way and {waiting} wait")
-        until = time.monotonic() + min(request.timeout_us / 1e6, MOST_S)
-        return Job(connection, request, method, method.bind(request.body, buffers), until, epoch)
+        now = time.monotonic()
+        until = now + min(request.timeout_us / 1e6, MOST_S)
+        return Job(connection, request, method, method.bind(request.body, buffers), now, until, epoch)
 
     def _start(self, job: Job) -> None:
         self._running.add(job)
@@ -265,12 +298,15 @@ class Dispatcher:
             return
         try:
             job.connection.send(Reply(job.request.id, job.epoch, value))
+            now = time.monotonic()
+            self._tally.add("ok" if now <= job.until else CallTimeout.kind, now - job.began)
         except FrameError as error:
             self._refuse(job, CallRefused(error.message))
         except Exception as error:
             self._refuse(job, _failure(job, error))
 
     def _refuse(self, job: Job, error: CallError) -> None:
+        self._tally.add(error.kind, time.monotonic() - job.began)
         job.connection.send(Refusal(job.request.id, self.epoch, error.kind, error.message))
 
     def _done(self, job: Job) -> None:
@@ -297,6 +333,7 @@ class Dispatcher:
         now = time.monotonic()
         if len(self._running) >= self._concurrency and all(job.until < now for job in self._running):
             raise CallRefused(f"all {self._concurrency} calls under way are past their deadlines")
+        outcomes = self._tally.outcomes
         document = {
             "status": "ready",
             "agent": self._agent,
@@ -304,6 +341,9 @@ class Dispatcher:
             "uptime_s": round(now - self._began, 3),
             "running": len(self._running),
             "waiting": len(self._waiting),
+            "calls": sum(outcomes.values()),
+            "failed": outcomes.get(CallFailed.kind, 0) + outcomes.get(CallTimeout.kind, 0),
+            "buckets": self._tally.buckets,
         }
         if self.fence:
             document |= {"role": "holder" if self.epoch else "standby", "epoch": self.epoch}

@@ -21,12 +21,12 @@ def socket_path(runtime: Path, instance: str) -> Path:
     return runtime / "calls" / instance / SOCKET
 
 
-def local_socket(instance: Instance, runtime: Path) -> Path | None:
-    """Its Unix socket, if it is of this host as far as is known, and listens there.
+def local_socket(instance: Instance, runtime: Path, here: str = "") -> Path | None:
+    """Its Unix socket, if it is of this host as far as is known, and listens there. `here`: the name of this host.
 
     While an instance moves away its socket is still here, and one of the same name already serves elsewhere.
     """
-    here = os.environ.get("OUTRIDER_HOST", "")
+    here = here or os.environ.get("OUTRIDER_HOST", "")
     path = socket_path(runtime, instance.instance)
     return path if here in ("", instance.host) and path.exists() else None
 

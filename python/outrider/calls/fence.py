@@ -39,6 +39,11 @@ class Fence:
         """The epoch that is held now, 0 for none."""
         return self._lease.epoch()
 
+    @property
+    def open_epoch(self) -> int:
+        """The same for what begins now: 0 also while the instance is being closed."""
+        return self._lease.accepts()
+
     def still(self, epoch: int) -> bool:
         """Whether what was begun under this epoch may go on, and be answered."""
         return self._lease.epoch() == epoch

@@ -66,13 +66,16 @@ class ServedConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def send(self, message: Any) -> None:
-        """A reply or a refusal. Raises TypeError for a value that cannot be sent, FrameError for too large a one."""
+    def send(self, message: Any, limit: int = 0) -> None:
+        """A reply or a refusal, of at most `limit` bytes if that is more than an agent's own replies may have.
+
+        Raises TypeError for a value that cannot be sent, FrameError for too large a one.
+        """
         if not self._open:
             return
         parts = frames.encode(message)
-        if sum(map(len, parts)) - frames.PREFIX.size > self._max_frame:
-            raise FrameError(f"the reply is larger than {self._max_frame} bytes")
+        if sum(map(len, parts)) - frames.PREFIX.size > max(limit, self._max_frame):
+            raise FrameError(f"the reply is larger than {max(limit, self._max_frame)} bytes")
         if len(parts) == 1:
             self._transport.write(parts[0])
         else:

@@ -11,23 +11,30 @@ from outrider.errors import HostError
 FOLDER = "OUTRIDER_CALLS_TLS"  # of ca.pem, cert.pem and key.pem; set by the shim
 
 
-def client_context() -> ssl.SSLContext | None:
-    """For connections to other hosts; None if this agent's calls are in the clear. Raises HostError."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT)
+def client_context(folder: Path | None = None) -> ssl.SSLContext | None:
+    """For connections to other hosts; None if calls are in the clear. Raises HostError.
+
+    folder: of the certificates, by default the one that an agent is given
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, folder or _folder_given())
 
 
 def server_context() -> ssl.SSLContext | None:
     """For connections from other hosts; only a certificate of the CA gets in. Raises HostError."""
-    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    context = _context(ssl.PROTOCOL_TLS_SERVER, _folder_given())
     if context is not None:
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def _context(protocol: int) -> ssl.SSLContext | None:
-    if not (given := os.environ.get(FOLDER)):
+def _folder_given() -> Path | None:
+    given = os.environ.get(FOLDER)
+    return Path(given) if given else None
+
+
+def _context(protocol: int, folder: Path | None) -> ssl.SSLContext | None:
+    if folder is None:
         return None
-    folder = Path(given)
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -35,6 +42,6 @@ def _context(protocol: int) -> ssl.SSLContext | None:
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     except (OSError, ssl.SSLError) as error:
         raise HostError(
-            f"{FOLDER} is {folder}: {error}", hint="the role `outrider` installs it: run site.yml"
+            f"the certificates for calls, {folder}: {error}", hint="the role `outrider` installs it: run site.yml"
         ) from error
     return context

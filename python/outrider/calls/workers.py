@@ -6,9 +6,15 @@ stopped agent alive, and its futures cost as much as a short call.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Workers:
@@ -37,3 +43,27 @@ class Workers:
         while (job := self._jobs.get()) is not None:
             job()
             self._idle.release()
+
+
+async def run_to_end(workers: Workers, function: Callable[[], T]) -> T:
+    """What it returns, from a thread. Cancelled, it still waits: nothing that has begun is left to itself."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            value = function()
+        except BaseException as error:
+            tell = partial(done.set_exception, error)
+        else:
+            tell = partial(done.set_result, value)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon_threadsafe(tell)
+
+    workers.submit(run)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait([done])
+        done.exception()  # seen
+        raise

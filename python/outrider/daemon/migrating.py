@@ -184,7 +184,7 @@ class Drive:
         self._owner = owner
         self._id = migration
         self._clock = clock
-        self._eyes = Eyes(owner.view, owner.config.runtime_dir, owner.config.calls_tls, clock)
+        self._eyes = Eyes(owner.view, owner.config, clock)
         self._began: Entry | None = None
         self._began_at = clock()
         self._probes = (0, 0)

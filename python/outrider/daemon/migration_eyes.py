@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +15,7 @@ from outrider.discovery.feed import View
 from outrider.discovery.records import Instance
 from outrider.errors import CallError
 from outrider.fleet.ports import CALL
+from outrider.host.config import Config
 from outrider.host.publisher import instance_of_service
 from outrider.migration.staged.sight import Counts
 from outrider.registry.layout import TAG
@@ -39,13 +39,11 @@ class Eyes:
     def __init__(
         self,
         view: Callable[[], View],
-        runtime: Path,
-        tls_folder: Path | None,
+        config: Config,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._view = view
-        self._runtime = runtime
-        self._tls_folder = tls_folder
+        self._config = config
         self._clock = clock
         self._since: dict[str, float] = {}
         self._channels: dict[str, Channel] = {}
@@ -89,8 +87,9 @@ class Eyes:
     async def _count(self, record: Instance) -> Counts:
         channel = self._channels.get(record.instance)
         if channel is None or not channel.is_open:
-            tls = client_context(self._tls_folder)
-            channel = await open_channel(record, "outriderd", self._runtime, ASK_S, tls)
+            config = self._config
+            tls = client_context(config.calls_tls) if config.calls_tls else None
+            channel = await open_channel(record, "outriderd", config.runtime_dir, ASK_S, tls, config.host)
             self._channels[record.instance] = channel
         now = self._clock()
         answer, _ = await channel.exchange("health", None, "", 0, now + ASK_S, now)

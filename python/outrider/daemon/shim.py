@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from outrider.calls.tls import client_context
 from outrider.daemon.call_listener import CallListener, trusted_users
 from outrider.daemon.call_reports import CallReports
 from outrider.daemon.fleet_view import instance_reports, local_report
@@ -18,6 +19,7 @@ from outrider.daemon.metrics import Metrics
 from outrider.daemon.migrating import Migrations
 from outrider.daemon.peering import Peering
 from outrider.daemon.singletons import Singletons
+from outrider.daemon.state_copy import pre_copy
 from outrider.daemon.targets import SERVICE, Targets, shim_service
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.feed import Feed
@@ -33,6 +35,7 @@ from outrider.host.degradation import Degradation, places
 from outrider.host.local_ports import LocalPorts
 from outrider.host.logs import rotate
 from outrider.host.loop_lag import LoopLag
+from outrider.host.move_keys import MoveKeys
 from outrider.host.probes import ProbeLoop
 from outrider.host.publisher import Picture, Publisher, marked, picture_of
 from outrider.host.registrar import CHECK_PREFIX, Registrar
@@ -104,6 +107,7 @@ class Shim:
         self.singletons = Singletons(
             config, consuls, self.peering.peers, lambda: self.feed.view, self.locals, self._lease_changed
         )
+        self.move_keys = MoveKeys(config.runtime_dir)
         self.targets = Targets(self.consul, config)
         self.renewals: list[Callable[[], Awaitable[None]]] = []  # called with each tick
         self.agents = AgentHost(
@@ -228,7 +232,10 @@ class Shim:
         return picture
 
     async def _copy_state(self, source: Instance, heir: Instance, key: str, timeout_s: float) -> Copied:
-        raise NotImplementedError
+        config = self.config
+        tls = client_context(config.calls_tls) if config.calls_tls else None
+        done = await pre_copy(source, heir, key, config.runtime_dir, tls, timeout_s, config.host)
+        return Copied(done.bytes, done.total_bytes, done.seconds)
 
     def _places(self) -> list[tuple[Agent, Placed]]:
         """Every instance of the fleet, as Consul has it; only those here, until it has answered."""
@@ -261,6 +268,7 @@ class Shim:
             self.degradation.documents_changed()
         self.locals[local.instance] = local
         self.peering.tell(local)
+        self._follow_key(local)
         self.singletons.follow(local)
         if local.pid is None:
             self.care.died(local.instance)
@@ -272,6 +280,7 @@ class Shim:
         self.locals.pop(instance, None)
         self.peering.gone(instance)
         self.singletons.forget(instance)
+        self.move_keys.forget(instance)
         self.publisher.changed()
         self.registrar.unwant(instance)
 
@@ -279,9 +288,15 @@ class Shim:
         view = self.feed.view
         self.degradation.documents_changed()
         self.agents.apply(view.agents, view.placements)
+        for local in self.locals.values():
+            self._follow_key(local)
         self.singletons.follow_all()
         self.registrar.complete = True
         self.publisher.changed()
+
+    def _follow_key(self, local: Local) -> None:
+        if self.feed.view.documents_read:
+            self.move_keys.follow(local, self.feed.view.placements)
 
     def _lease_changed(self, local: Local | None) -> None:
         self.publisher.changed()
@@ -290,6 +305,7 @@ class Shim:
 
     def _members_changed(self) -> None:
         self.peering.consul_says(self.feed.view.critical)
+        self.singletons.members_changed()
         self.publisher.changed()
 
     def _contact(self, contact: Contact) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from outrider.daemon.handover import Handovers
 from outrider.discovery.feed import View
-from outrider.discovery.records import Entry, Role
+from outrider.discovery.records import Entry, Instance, Role
 from outrider.failover.confirm import Confirming
 from outrider.failover.failsafe import Failsafe
 from outrider.failover.keeper import LeaseKeeper
@@ -16,7 +16,7 @@ from outrider.fleet.ports import CALL
 from outrider.fleet.spec import Agent, Host
 from outrider.host.config import Config
 from outrider.host.peers import Peers
-from outrider.host.publisher import SUSPICION
+from outrider.host.publisher import SUSPICION, instance_of_service
 from outrider.host.state import Local
 from outrider.registry.client import Consul
 from outrider.registry.layout import Placed
@@ -55,7 +55,7 @@ class Singletons:
             state_dir=config.state_dir,
             changed=self._lease_changed,
         )
-        self.handovers = Handovers(self.keeper, config.host, config.address, config.runtime_dir, self._is_well)
+        self.handovers = Handovers(self.keeper, config, self._well_instance)
         ask = Failsafe(peers, self.keeper.promise).ask_members if peers else None
         self.confirming = Confirming(self.keeper, consuls, config.host, ask)
 
@@ -93,10 +93,13 @@ class Singletons:
         hosts = view.hosts
         inventory = [doc.host for doc in hosts.values()] or [Host(name) for name in placed_hosts(view)]
         sole = is_sole(local.doc.agent, local.placed, inventory)
-        keeper.want(agent, instance, members, frozenset(hosts), sole=sole, ready=ready, handover=placement.handover)
+        keeper.want(
+            agent, instance, members, frozenset(hosts),
+            sole=sole, ready=ready, handover=placement.handover, reserve=local.placed.reserve,
+        )  # fmt: skip
         self._obey_hold(agent, instance, placement.held)
         if ready:
-            self.handovers.follow(local, placement.handover)
+            self.handovers.follow(local, placement)
             return
         if not alive:
             keeper.give_up(agent, instance, local.detail)
@@ -120,6 +123,11 @@ class Singletons:
         for local in list(self._locals.values()):
             self.follow(local)
 
+    def members_changed(self) -> None:
+        """Whom a holder here is to pass its lease to may have become well, or a member."""
+        for local in self._locals.values():
+            self._follow_handover(local)
+
     def forget(self, instance: str) -> None:
         """It is no longer placed here."""
         self.keeper.forget(instance)
@@ -133,8 +141,7 @@ class Singletons:
         for local in self._locals.values():
             if local.role == "holder" and not self.keeper.file(local.instance).is_granted:
                 self._lease_changed(local.instance)
-            elif local.role == "holder" and (placement := self._view().placements.get(local.doc.name)):
-                self.handovers.follow(local, placement.handover)  # the heir may have become well, or a member
+        self.members_changed()
         return bool(self._vacant_since)
 
     def waited_for(self, entries: dict[str, Entry], now: float) -> dict[str, Entry]:
@@ -168,15 +175,22 @@ class Singletons:
         if (local.role, local.epoch) != (role, epoch):
             local.role, local.epoch = role, epoch
             self._changed(local)
+        self._follow_handover(local)
+
+    def _follow_handover(self, local: Local) -> None:
+        placement = self._view().placements.get(local.doc.name)
+        if placement and local.role == "holder" and local.status in ("passing", "warning"):
+            self.handovers.follow(local, placement)
 
     def _stood_by(self, agent: str, instance: str) -> bool:
         """Whether another instance could hold the lease: an ill holder is better than none."""
-        return any(member != Member(instance, self._config.host) for member in self._well(agent))
+        own = Member(instance, self._config.host)
+        return any(Member(other.instance, other.host) != own for other in self._well(agent))
 
-    def _is_well(self, agent: str, member: Member) -> bool:
-        return member in self._well(agent)
+    def _well_instance(self, agent: str, member: Member) -> Instance | None:
+        return next((found for found in self._well(agent) if Member(found.instance, found.host) == member), None)
 
-    def _well(self, agent: str) -> Iterator[Member]:
+    def _well(self, agent: str) -> Iterator[Instance]:
         """Its instances that Consul knows and finds no fault with."""
         view = self._view()
         ill = {(check.service_id, check.node) for check in view.critical if check.service_id}
@@ -185,7 +199,7 @@ class Singletons:
             for service in services:
                 ours = service.meta.get("agent") == agent and node not in ill_nodes
                 if ours and (service.id, node) not in ill:
-                    yield Member(service.id, node)
+                    yield instance_of_service(service, node)
 
 
 def placed_hosts(view: View) -> frozenset[str]:

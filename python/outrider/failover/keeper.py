@@ -24,7 +24,8 @@ from outrider.failover.rules import LEASE_S, PROMISE_S, Candidate, may_promise, 
 from outrider.failover.session import HostSession
 from outrider.registry import leases
 from outrider.registry.client import Consul
-from outrider.registry.layout import Handover
+from outrider.registry.kv import get_doc
+from outrider.registry.layout import PLACEMENT, Handover, PlacementDoc
 from outrider.registry.leases import Lease, LeaseDoc, Member
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ class LeaseKeeper:
         sole: bool,
         ready: bool,
         handover: Handover | None = None,
+        reserve: bool = False,
     ) -> None:
         """An instance of a singleton is here; it may hold the lease while it is `ready`. `hosts`: of the inventory."""
         candidate = self.candidates.get(instance)
@@ -117,7 +119,8 @@ class LeaseKeeper:
             self.candidates[instance] = candidate
             self._of_agent.setdefault(agent, []).append(candidate)
         candidate.members, candidate.hosts, candidate.sole, candidate.ready = members, hosts, sole, ready
-        candidate.handover = handover
+        candidate.handover, candidate.reserve = handover, reserve
+        self._follow_members(agent)
         self._consider(agent)
 
     def forget(self, instance: str) -> None:
@@ -141,8 +144,13 @@ class LeaseKeeper:
         if self._holds(agent, instance):
             self.file(instance).reopen()
 
-    def give_up(self, agent: str, instance: str, reason: str, *, after_s: float = 0.0) -> None:
-        """End its lease now, and let others have it `after_s` later, or when this is called without that wait."""
+    def give_up(
+        self, agent: str, instance: str, reason: str, *, after_s: float = 0.0, heir: Member | None = None
+    ) -> None:
+        """End its lease now, and let others have it `after_s` later, or when this is called without that wait.
+
+        heir: whom it is handed over to
+        """
         held = self.held.get(agent)
         if held is None or held.instance != instance:
             if not after_s and instance in self._stopping:
@@ -153,7 +161,7 @@ class LeaseKeeper:
         if candidate := self.candidates.get(instance):
             candidate.own_until = -math.inf
         self._changed(instance)
-        self._run(agent, self._release(held, reason, after_s))
+        self._run(agent, self._release(held, reason, after_s, heir))
 
     def lost(self, agent: str, reason: str) -> None:
         """The lease is over, and was not given up."""
@@ -207,11 +215,8 @@ class LeaseKeeper:
 
     def tick(self) -> None:
         """Once a second: what no event tells."""
-        for agent, held in list(self.held.items()):
-            candidate = self.candidates.get(held.instance)
-            wanted = (candidate.members, candidate.sole) if candidate else (held.doc.members, held.doc.sole)
-            if wanted != (held.doc.members, held.doc.sole) and not self._busy[agent]:
-                self._run(agent, self._amend(held, *wanted))
+        for agent in list(self.held):
+            self._follow_members(agent)
         self._consider_all()
 
     def release_orphans(self, present: Container[str]) -> None:
@@ -225,6 +230,16 @@ class LeaseKeeper:
     def _holds(self, agent: str, instance: str) -> bool:
         held = self.held.get(agent)
         return held is not None and held.instance == instance
+
+    def _follow_members(self, agent: str) -> None:
+        """Write down those of the placement, if they are not those of the lease."""
+        held = self.held.get(agent)
+        candidate = self.candidates.get(held.instance) if held else None
+        if held is None or candidate is None or self._busy[agent]:
+            return
+        wanted = candidate.members, candidate.sole
+        if wanted != (held.doc.members, held.doc.sole):
+            self._run(agent, self._amend(held, *wanted))
 
     def _followed(self) -> None:
         self._note_free()
@@ -347,7 +362,7 @@ class LeaseKeeper:
             self._view.wrote(Lease(held.doc, index, session))
             return
 
-    async def _release(self, held: Held, reason: str, after_s: float) -> None:
+    async def _release(self, held: Held, reason: str, after_s: float, heir: Member | None = None) -> None:
         """Until Consul has heard it, or knows better."""
         if after_s:
             stopped = self._stopping[held.instance] = asyncio.Event()
@@ -355,11 +370,13 @@ class LeaseKeeper:
                 async with asyncio.timeout(after_s):
                     await stopped.wait()
             del self._stopping[held.instance]
-        doc = replace(held.doc, state="released", reason=reason, since=time.time())
+        doc = replace(held.doc, state="released", reason=reason, since=time.time(), heir=heir)
         while True:
             try:
-                index = await self._thread(lambda: leases.release(self._consul, doc, held.session))
-            except ConsulConflict:
+                index = await self._thread(lambda: self._released(doc, held.session))
+            except ConsulConflict as error:
+                # Not ours any more, or not wanted any more: in the latter case it is simply held on.
+                log.info("%s does not pass on the lease of %s: %s", held.instance, doc.agent, error.message)
                 return
             except ConsulError as error:
                 log.warning("the lease of %s cannot be released: %s", doc.agent, error.message)
@@ -370,6 +387,19 @@ class LeaseKeeper:
             self._note_free()
             self._changed("")
             return
+
+    def _released(self, doc: LeaseDoc, session: str) -> int:
+        """Give it up in Consul, in a thread; the new index. Raises ConsulError.
+
+        To an heir only while the placement still asks for that, in one transaction: a hand-over that was called off may
+        come this late, and whoever called it off counts on it.
+        """
+        if doc.heir is None:
+            return leases.release(self._consul, doc, session)
+        placement, index = get_doc(self._consul, PLACEMENT + doc.agent, PlacementDoc)
+        if placement is None or placement.handover != Handover(doc.heir.instance, doc.heir.host, doc.epoch):
+            raise ConsulConflict(f"the placement of {doc.agent} asks for no such hand-over any more")
+        return leases.release(self._consul, doc, session, placement_index=index)
 
     async def _amend(self, held: Held, members: tuple[Member, ...], sole: bool) -> None:
         """Write down who may hold the lease now. Until that is done, a new member may not take it."""
@@ -386,6 +416,7 @@ class LeaseKeeper:
             held.doc = doc
             self._view.wrote(Lease(doc, index, held.session))
             self._grant(held, sent)
+            self._changed(held.instance)
 
     def _grant(self, held: Held, sent: float) -> None:
         """The lock was ours when this was sent: the process may work for one lease length from then."""

@@ -41,6 +41,7 @@ class Candidate(Struct):
     known: what was last known here of the lease, by its epoch; Consul may have lost it, or know less
     own_until: end of the lease that it holds itself; the past if it holds none
     handover: whom the placement wants the lease of an epoch to pass to
+    reserve: it may hold the lease only with the state of the last holder
     """
 
     agent: str
@@ -55,6 +56,7 @@ class Candidate(Struct):
     known: LeaseDoc | None = None
     own_until: float = -math.inf
     handover: Handover | None = None
+    reserve: bool = False
 
     @property
     def seen_epoch(self) -> int:
@@ -74,6 +76,8 @@ def _patience_s(candidate: Candidate, lease: Lease | None) -> float:
     if candidate.own_until >= (candidate.free_since or 0.0):
         return 0.0  # it is still ours: Consul lost the key
     doc = _last_doc(candidate, lease)
+    if candidate.reserve and not _has_state(candidate, doc):
+        return math.inf
     if doc is None:
         # Never held, or lost by Consul: nobody here can tell.
         return 0.0 if candidate.sole else LOCK_DELAY_S
@@ -100,8 +104,17 @@ def _last_doc(candidate: Candidate, lease: Lease | None) -> LeaseDoc | None:
     return replace(known, state="held")
 
 
+def _has_state(candidate: Candidate, doc: LeaseDoc | None) -> bool:
+    """Whether the last state is its own: it was handed over to it, or given up by itself and handed over to nobody."""
+    if doc is None or doc.state != "released":
+        return False
+    return (doc.heir or Member(doc.holder, doc.host)) == Member(candidate.instance, candidate.host)
+
+
 def _heir(candidate: Candidate, doc: LeaseDoc) -> Member | None:
     """Whom the lease was given up for."""
+    if doc.heir:
+        return doc.heir
     meant = candidate.handover
     return Member(meant.instance, meant.host) if meant and meant.epoch == doc.epoch else None
 

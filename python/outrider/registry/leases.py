@@ -6,7 +6,7 @@ The key is never deleted: its value carries the epoch, which only grows.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -39,6 +39,7 @@ class LeaseDoc(Struct, frozen=True, omit_defaults=True):
     sole: no other host could run it when it was taken, so that its holder needs no Consul to go on
     state: released means that the last holder gave it up itself, so that nobody need wait for its end
     since: Unix seconds of the last change of holder; reason: why it changed
+    heir: whom it was released for
     """
 
     agent: str
@@ -50,6 +51,7 @@ class LeaseDoc(Struct, frozen=True, omit_defaults=True):
     state: Literal["held", "released"] = "released"
     since: float = 0.0
     reason: str = ""
+    heir: Member | None = None
 
     def has(self, instance: str, host: str) -> bool:
         """Whether that instance on that host is a member."""
@@ -131,9 +133,15 @@ def amend(consul: Consul, doc: LeaseDoc, session: str, timeout_s: float = 1.0) -
     return _write(consul, doc, [_checked(doc.agent, session)], "set", "", timeout_s)
 
 
-def release(consul: Consul, doc: LeaseDoc, session: str, timeout_s: float = 0.5) -> int:
-    """Write `doc` and give the lock up: no lock delay follows. Raises ConsulConflict if it was not ours."""
-    return _write(consul, doc, [_checked(doc.agent, session)], "unlock", session, timeout_s)
+def release(consul: Consul, doc: LeaseDoc, session: str, timeout_s: float = 0.5, *, placement_index: int = 0) -> int:
+    """Write `doc` and give the lock up: no lock delay follows. Raises ConsulConflict if it was not ours.
+
+    placement_index: with it, only while the agent's placement is still as it was read there
+    """
+    checks = [_checked(doc.agent, session)]
+    if placement_index:
+        checks.append({"Verb": "check-index", "Key": PLACEMENT + doc.agent, "Index": placement_index})
+    return _write(consul, doc, checks, "unlock", session, timeout_s)
 
 
 def confirm(
@@ -165,7 +173,7 @@ def _checked(agent: str, session: str) -> dict[str, Any]:
 
 
 def _write(
-    consul: Consul, doc: LeaseDoc, checks: list[Mapping[str, Any]], verb: str, session: str, timeout_s: float
+    consul: Consul, doc: LeaseDoc, checks: Sequence[Mapping[str, Any]], verb: str, session: str, timeout_s: float
 ) -> int:
     value = base64.b64encode(msgspec.json.encode(doc)).decode()
     write = {"Verb": verb, "Key": LEASES + doc.agent, "Value": value} | ({"Session": session} if session else {})

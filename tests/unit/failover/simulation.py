@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -69,6 +70,7 @@ class Host(Struct):
     paused_until: float = -math.inf
     members: tuple[Member, ...] = ()
     stop_at: float = -math.inf
+    state: int = 0  # the writes that its state has
 
     def works(self, now: float) -> bool:
         """Whether its process is at work; one that has just lost its lease may need some time to stop."""
@@ -81,9 +83,12 @@ class Host(Struct):
 
 
 class World:
-    """Runs hosts against Consul, and remembers who worked when."""
+    """Runs hosts against Consul, and remembers who worked when.
 
-    def __init__(self, seed: int, hosts: int = 3, members: int = 2) -> None:
+    state: the agent has a state, which goes with a lease that is handed over; every step of work is a write
+    """
+
+    def __init__(self, seed: int, hosts: int = 3, members: int = 2, *, state: bool = False) -> None:
         self.rng = random.Random(seed)
         self.now = 100.0
         self.consul = Consul()
@@ -98,6 +103,14 @@ class World:
         self.worked: list[tuple[float, str, int]] = []
         self.overlaps: list[tuple[float, list[tuple[str, int]]]] = []
         self.epochs: list[int] = []
+        self.with_state = state
+        self.writes = 0
+        self.stale: list[tuple[float, str]] = []  # who worked on a state that lacked a write
+        self.handed_over = 0
+        # What the placement says; a host that is cut off learns of it later.
+        self.reserve = {name: state and name != "host1" for name in names}
+        for host in self.hosts.values():
+            host.candidate.reserve = self.reserve[host.name]
 
     def run(self, seconds: float, trouble: float = 0.02) -> None:
         """Let time pass; with each step something may go wrong or be mended."""
@@ -117,6 +130,7 @@ class World:
                 self._act(host)
         working = [(host.name, host.candidate.seen_epoch) for host in hosts if host.works(self.now)]
         self.worked += [(self.now, name, epoch) for name, epoch in working]
+        self._write([host for host in hosts if host.epoch and host.works(self.now)])
         if len(working) > 1:
             self.overlaps.append((self.now, working))
         self.now += STEP_S
@@ -124,23 +138,22 @@ class World:
     def something_happens(self) -> None:
         """One fault or its end."""
         host = self.rng.choice(list(self.hosts.values()))
-        what = self.rng.choice(
-            [
-                "cut",
-                "cut",
-                "join",
-                "join",
-                "die",
-                "live",
-                "peers cut",
-                "peers join",
-                "wipe",
-                "restore",
-                "expire",
-                "move",
-            ]
-        )
-        match what:
+        happenings = [
+            "cut",
+            "cut",
+            "join",
+            "join",
+            "die",
+            "live",
+            "peers cut",
+            "peers join",
+            "wipe",
+            "restore",
+            "expire",
+        ]
+        # An agent with state moves by handing over, and not because its host is lost.
+        happenings += ["hand over", "hand over", "finalise"] if self.with_state else ["move"]
+        match self.rng.choice(happenings):
             case "cut":
                 host.connected, host.cut_at = False, self.now
             case "join":
@@ -166,6 +179,10 @@ class World:
                 host.paused_until = self.now + self.rng.uniform(0.1, 4.0)
             case "move":
                 self.move()
+            case "hand over":
+                self.hand_over()
+            case "finalise":
+                self.finalise()
 
     def give_up(self, host: Host) -> None:
         """Its process is dead; its shim releases the lease if it can reach Consul."""
@@ -175,6 +192,45 @@ class World:
         lease = self.consul.lease
         if host.connected and lease and host.session and lease.session == host.session:
             self.consul.write(replace(lease.doc, state="released"), "")
+
+    def hand_over(self) -> None:
+        """The holder gives its state and its lease to another, which may be dead by the time."""
+        source = self._holder()
+        others = [h for h in self.hosts.values() if h.connected and h is not source and self._is_member(h)]
+        if source is None or not others:
+            return
+        heir, lease = self.rng.choice(others), self.consul.lease
+        assert lease
+        self.reserve = dict.fromkeys(self.hosts, True)
+        for host in (source, heir):
+            host.candidate.reserve = True
+        heir.state = source.state
+        source.epoch, source.until, source.stop_at = 0, -math.inf, -math.inf
+        source.candidate.own_until = -math.inf
+        self.consul.write(replace(lease.doc, state="released", heir=Member(heir.candidate.instance, heir.name)), "")
+        self.handed_over += 1
+
+    def finalise(self) -> None:
+        """The holder is where it is to stay: it alone may take the lease again, whatever becomes of it."""
+        if (holder := self._holder()) is not None:
+            self.reserve = {name: name != holder.name for name in self.hosts}
+            holder.candidate.reserve = False
+
+    def _holder(self) -> Host | None:
+        lease = self.consul.lease
+        return next(
+            (h for h in self.hosts.values() if h.epoch and h.connected and lease and lease.session == h.session), None
+        )
+
+    def _is_member(self, host: Host) -> bool:
+        return Member(host.candidate.instance, host.name) in self.placed
+
+    def _write(self, working: list[Host]) -> None:
+        for host in working:
+            if host.state < self.writes:
+                self.stale.append((self.now, host.name))
+            self.writes += 1
+            host.state = self.writes
 
     def move(self) -> None:
         """Placement puts another host in the place of one whose instance is dead or cut off."""
@@ -220,6 +276,7 @@ class World:
         """What its watch tells it."""
         candidate, lease = host.candidate, self.consul.lease
         free = lease is None or not lease.session
+        candidate.reserve = self.reserve[host.name]
         if lease and lease.doc.epoch >= candidate.seen_epoch:
             candidate.known = lease.doc
         if not free:
@@ -255,7 +312,7 @@ class World:
         return given
 
 
-def worlds(count: int, seconds: float = 60.0, **options: int) -> Iterator[World]:
+def worlds(count: int, seconds: float = 60.0, **options: Any) -> Iterator[World]:
     """That many worlds, each with another seed."""
     for seed in range(count):
         world = World(seed, **options)

@@ -43,6 +43,40 @@ def test_a_lease_that_is_handed_over_is_left_to_the_one_it_is_meant_for() -> Non
     assert take_at(replace(late, handover=ours), lease()) == 100.0 + LOCK_DELAY_S + rules.RANK_S
 
 
+def test_the_lease_itself_says_whom_it_was_handed_over_to() -> None:
+    assert take_at(candidate(), lease(state="released", heir=BOTH[1])) == 100.0
+    assert take_at(candidate(), lease(state="released", heir=BOTH[0])) == 100.0 + rules.HEIR_S
+    assert taken(candidate(), lease(state="released", heir=BOTH[1]), 1.0).heir is None
+
+
+@pytest.mark.parametrize(
+    ("of", "may"),
+    [
+        (lease(state="released", heir=BOTH[1]), True),
+        (lease(state="released", holder="A-2", host="h2"), True),  # by itself, and nobody had it since
+        (lease(state="released"), False),
+        (lease(state="released", heir=BOTH[0]), False),
+        (lease(state="released", holder="A-2", host="h2", heir=BOTH[0]), False),
+        (lease(state="held", heir=BOTH[1]), False),
+        (lease(state="held", holder="A-2", host="h2"), False),
+        (lease(), False),
+        (None, False),
+    ],
+)
+def test_a_reserve_takes_what_it_has_the_state_of(of: Lease | None, may: bool) -> None:
+    assert (take_at(candidate(reserve=True), of) < math.inf) is may
+
+
+def test_a_reserve_takes_nothing_from_a_consul_that_was_put_back() -> None:
+    later = LeaseDoc("A", epoch=8, holder="A-1", host="h1", members=BOTH)
+    assert take_at(candidate(reserve=True, known=later), lease(state="released", heir=BOTH[1])) == math.inf
+    assert take_at(candidate(reserve=True, known=later), None) == math.inf
+
+
+def test_a_reserve_that_holds_the_lease_by_its_own_clock_goes_on() -> None:
+    assert take_at(candidate(reserve=True, own_until=101.0), None) == 100.0
+
+
 def test_a_lease_that_was_lost_is_waited_out_from_when_it_was_seen_free() -> None:
     assert take_at(candidate(), lease()) == 100.0 + LOCK_DELAY_S
 
@@ -137,6 +171,17 @@ def test_the_simulated_world_is_no_dead_one() -> None:
     assert sorted(taken_often)[10] >= 3
     shares = [len({at for at, *_ in world.worked}) / (60.0 / 0.05) for world in worlds(20)]
     assert sorted(shares)[10] > 0.4
+
+
+def test_no_holder_works_on_a_state_that_lacks_a_write() -> None:
+    found = list(worlds(150, state=True, members=3))
+    assert not any(world.stale or world.overlaps for world in found)
+    assert sum(world.handed_over for world in found) > 100
+
+
+def test_without_the_rule_of_the_reserve_some_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "_has_state", lambda *_: True)
+    assert any(world.stale for world in worlds(150, state=True, members=3))
 
 
 def longer_lease(monkeypatch: pytest.MonkeyPatch) -> None:

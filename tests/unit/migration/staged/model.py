@@ -108,7 +108,7 @@ class Model:
         self.seen = set(work)
         while work:
             world = work.pop()
-            following = [replace(after, entries=_short(after.entries)) for after in self._next(world)]
+            following = list(self._next(world))
             if not following:
                 self._at_rest(world)
             for after in following:
@@ -123,8 +123,6 @@ class Model:
             yield from self._shim(world, who)
             yield from self._trouble(world, who)
         yield from self._client(world)
-
-    # The drivers.
 
     def _drivers(self, world: World) -> Iterator[World]:
         for driver in (0, 1):
@@ -183,8 +181,6 @@ class Model:
             return world
         return replace(world, placement=what.doc, indexes=(world.indexes[0] + 1, world.indexes[1]))
 
-    # The shims.
-
     def _shim(self, world: World, who: int) -> Iterator[World]:
         if not world.up[who]:
             return
@@ -211,7 +207,13 @@ class Model:
                 lease = replace(world.lease, state="released", heir=Member(closing.instance, closing.host))
                 yield _leased(world, lease, locked=False)
             yield world  # it took too long, and goes on
-        elif wish and wish.instance != name and wish.epoch == world.lease.epoch and world.alive[other] and world.up[other]:
+        elif (
+            wish
+            and wish.instance != name
+            and wish.epoch == world.lease.epoch
+            and world.alive[other]
+            and world.up[other]
+        ):
             has = _set(world.has, other, world.has[who]) if self.rules.copies else world.has
             yield replace(world, closing=_set(world.closing, who, wish), has=has)
 
@@ -219,8 +221,9 @@ class Model:
         lease, name = world.lease, (S, T)[who]
         if world.locked:
             return
-        is_heir = lease.state == "released" and lease.heir == Member(name, HOST[name])
-        if placed.reserve and self.rules.reserve and not is_heir:
+        own = Member(name, HOST[name])
+        has_state = lease.state == "released" and (lease.heir or Member(lease.holder, lease.host)) == own
+        if placed.reserve and self.rules.reserve and not has_state:
             return
         yield _leased(world, LeaseDoc("A", lease.epoch + 1, name, HOST[name], state="held"), locked=True)
 
@@ -244,8 +247,6 @@ class Model:
             lost = replace(more, up=_set(world.up, who, False), alive=_set(world.alive, who, False),
                            closing=_set(world.closing, who, None))  # fmt: skip
             yield _leased(lost, world.lease, locked=False) if self._holds(world, (S, T)[who]) else lost
-
-    # The client, and what is promised to it.
 
     def _client(self, world: World) -> Iterator[World]:
         if world.acked >= self.bounds[1] or world.placement.held:
@@ -292,11 +293,6 @@ def _entry(action: Any, seq: int) -> tuple[Entry | None, PlacementDoc | None]:
             doc = replace(action.doc, reason="") if action.doc else None
             return Entry(seq, "ended", 0.0, "", "", outcome=action.outcome), doc
     return None, None
-
-
-def _short(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Only what the story depends on is told apart; their number stays, as the journal's next number follows from it."""
-    return entries
 
 
 def _leased(world: World, lease: LeaseDoc, *, locked: bool) -> World:
