@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import tempfile
 import threading
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import outrider
 BLOCK = 4096
 
 agent = outrider.Agent()
-state = Path(os.environ["OUTRIDER_STATE"])
+state = Path(os.environ.get("OUTRIDER_STATE") or tempfile.mkdtemp())
 size = int(os.environ.get("LEDGER_BYTES", "0"))
 numbers: set[int] = set()
 lock = threading.Lock()
@@ -36,7 +38,9 @@ async def save() -> None:
 
 @agent.method
 def add(number: int) -> dict[str, object]:
-    """One more; a block of the first MiB of the file changes with it."""
+    """One more; a block of the first MiB of the file changes with it. A share of $LEDGER_FAILS fails."""
+    if random.random() < float(os.environ.get("LEDGER_FAILS", "0")):
+        raise RuntimeError("as it was told")
     with lock:
         numbers.add(number)
         if size:
@@ -44,6 +48,12 @@ def add(number: int) -> dict[str, object]:
                 file.seek(number * BLOCK % min(size, 1 << 20))
                 file.write(os.urandom(16))
     return {"instance": agent.instance, "epoch": agent.epoch}
+
+
+@agent.method(idempotent=True)
+def who() -> str:
+    """Its name."""
+    return agent.instance
 
 
 @agent.method

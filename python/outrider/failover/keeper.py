@@ -287,7 +287,7 @@ class LeaseKeeper:
 
         sent = time.monotonic()
         try:
-            index = await self._thread(lambda: self._locked(doc, lease, session))
+            index = await self._thread(lambda: self._locked(doc, lease, session, candidate.reserve))
         except ConsulConflict as error:
             log.debug("%s: %s", candidate.instance, error.message)
             self._not_before[agent] = time.monotonic() + RETRY_S
@@ -297,14 +297,15 @@ class LeaseKeeper:
         else:
             self._granted(candidate, Lease(doc, index, session), sent)
 
-    def _locked(self, doc: LeaseDoc, lease: Lease | None, session: str) -> int:
+    def _locked(self, doc: LeaseDoc, lease: Lease | None, session: str, reserve: bool = False) -> int:
         """Lock the key with `doc`, in a thread; the new index. Raises ConsulError."""
         if lease is None and not leases.is_placed(self._consul, doc.agent):
             # Consul lost its data. What is written before the fleet is published again would make the loss look like
             # a deletion.
             raise ConsulConflict(f"{doc.agent} is placed nowhere: Consul has lost the fleet")
+        asked = self._asked(doc.agent, lease.doc.heir, lease.doc.epoch) if reserve and lease and lease.doc.heir else 0
         try:
-            index = leases.acquire(self._consul, doc, lease.index if lease else 0, session)
+            index = leases.acquire(self._consul, doc, lease.index if lease else 0, session, placement_index=asked)
         except ConsulError as error:
             if "invalid session" in error.message:
                 self._loop.call_soon_threadsafe(self.session.ended, session)
@@ -389,17 +390,20 @@ class LeaseKeeper:
             return
 
     def _released(self, doc: LeaseDoc, session: str) -> int:
-        """Give it up in Consul, in a thread; the new index. Raises ConsulError.
+        """Give it up in Consul, in a thread; the new index. Raises ConsulError."""
+        asked = self._asked(doc.agent, doc.heir, doc.epoch) if doc.heir else 0
+        return leases.release(self._consul, doc, session, placement_index=asked)
 
-        To an heir only while the placement still asks for that, in one transaction: a hand-over that was called off may
-        come this late, and whoever called it off counts on it.
+    def _asked(self, agent: str, heir: Member, epoch: int) -> int:
+        """The index of the placement that asks for a hand-over, in a thread. Raises ConsulConflict if it does not.
+
+        A lease passes, and an heir with its state takes it, only in one transaction with that: a hand-over that was
+        called off may be carried out late, and whoever called it off counts on it that it is not.
         """
-        if doc.heir is None:
-            return leases.release(self._consul, doc, session)
-        placement, index = get_doc(self._consul, PLACEMENT + doc.agent, PlacementDoc)
-        if placement is None or placement.handover != Handover(doc.heir.instance, doc.heir.host, doc.epoch):
-            raise ConsulConflict(f"the placement of {doc.agent} asks for no such hand-over any more")
-        return leases.release(self._consul, doc, session, placement_index=index)
+        placement, index = get_doc(self._consul, PLACEMENT + agent, PlacementDoc)
+        if placement is None or placement.handover != Handover(heir.instance, heir.host, epoch):
+            raise ConsulConflict(f"the placement of {agent} asks for no such hand-over any more")
+        return index
 
     async def _amend(self, held: Held, members: tuple[Member, ...], sole: bool) -> None:
         """Write down who may hold the lease now. Until that is done, a new member may not take it."""

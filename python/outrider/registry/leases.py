@@ -118,14 +118,17 @@ def is_placed(consul: Consul, agent: str) -> bool:
     return consul.get(f"/v1/kv/{PLACEMENT}{agent}", params={"consistent": ""}, timeout_s=1.0).status != 404
 
 
-def acquire(consul: Consul, doc: LeaseDoc, index: int, session: str, timeout_s: float = 1.0) -> int:
+def acquire(
+    consul: Consul, doc: LeaseDoc, index: int, session: str, timeout_s: float = 1.0, *, placement_index: int = 0
+) -> int:
     """Take the lock and write `doc`, if the key is still as it was read at `index` (0: not there).
 
+    placement_index: with it, only while the agent's placement is still as it was read there
     Returns the new index. Raises ConsulConflict when somebody was quicker or the lock delay is not over.
     """
     key = LEASES + doc.agent
     same = {"Verb": "check-index", "Key": key, "Index": index} if index else {"Verb": "check-not-exists", "Key": key}
-    return _write(consul, doc, [same], "lock", session, timeout_s)
+    return _write(consul, doc, [same, *_placed(doc, placement_index)], "lock", session, timeout_s)
 
 
 def amend(consul: Consul, doc: LeaseDoc, session: str, timeout_s: float = 1.0) -> int:
@@ -138,10 +141,12 @@ def release(consul: Consul, doc: LeaseDoc, session: str, timeout_s: float = 0.5,
 
     placement_index: with it, only while the agent's placement is still as it was read there
     """
-    checks = [_checked(doc.agent, session)]
-    if placement_index:
-        checks.append({"Verb": "check-index", "Key": PLACEMENT + doc.agent, "Index": placement_index})
+    checks = [_checked(doc.agent, session), *_placed(doc, placement_index)]
     return _write(consul, doc, checks, "unlock", session, timeout_s)
+
+
+def _placed(doc: LeaseDoc, index: int) -> list[dict[str, Any]]:
+    return [{"Verb": "check-index", "Key": PLACEMENT + doc.agent, "Index": index}] if index else []
 
 
 def confirm(

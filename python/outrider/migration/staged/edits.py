@@ -51,6 +51,11 @@ def reserved(doc: PlacementDoc, spec: Spec, *, source: bool, target: bool) -> Pl
     return _each(doc, source=(spec, {"reserve": source}), target=(spec, {"reserve": target}))
 
 
+def taken_back(doc: PlacementDoc, spec: Spec) -> PlacementDoc:
+    """With the source as who may take the lease, and no wish that it passes: what was wished for fails from here on."""
+    return replace(reserved(doc, spec, source=False, target=True), handover=None)
+
+
 def stopped(doc: PlacementDoc, instance: str) -> PlacementDoc:
     """With that instance stopped: it leaves routing, finishes its calls, and ends."""
     return _edited(doc, lambda p: replace(p, state="stopped") if p.instance == instance else p)

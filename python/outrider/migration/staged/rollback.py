@@ -61,7 +61,7 @@ def _state(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
         return _over(spec, story, sight, now_unix)
     if sight.lease is None or sight.lease.holder != target or _gave_back(sight, source):
         if story.step != "take back":
-            return Begin("take back", edits.reserved(sight.placement, spec, source=False, target=True))
+            return Begin("take back", edits.taken_back(sight.placement, spec))
         return _taken(spec, sight, TAKEN_S)
     if story.step == "" and sight.holds(target):
         return Begin("hand back", edits.handing_over(sight.placement, spec, source, sight.lease.epoch))

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from outrider.fleet.spec import Agent
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.records import End as Place
-from outrider.migration.staged.records import Entry, Journal, Policy, Spec, Strategy
+from outrider.migration.staged.records import Entry, Journal, Outcome, Policy, Spec, Strategy, What
 from outrider.migration.staged.sight import Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import Story, story_of
 from outrider.registry.layout import AgentDoc, Handover, Placed, PlacementDoc
@@ -32,7 +32,7 @@ class Rules(Struct, frozen=True):
     """What keeps the promises; a test takes one away at a time.
 
     lease_guard, journal_guard, placement_guard: the driver's write fails if that has changed since its look
-    wish_guard: a lease is handed over only while the placement still asks for it, in one transaction
+    wish_guard: a lease is handed over, and taken as an heir, only while the placement asks for it, in one transaction
     reserve: a reserve takes the lease from who handed it over with the state alone
     copies: the state follows before the lease is given up
     """
@@ -45,10 +45,18 @@ class Rules(Struct, frozen=True):
     copies: bool = True
 
 
+class Note(Struct, frozen=True):
+    """An entry of the journal, as far as what follows depends on it."""
+
+    what: What
+    step: str = ""
+    outcome: Outcome | None = None
+
+
 class Pending(Struct, frozen=True):
     """What a driver is about to write, and what it has read."""
 
-    entry: Entry
+    entry: Note
     doc: PlacementDoc | None
     placement: int
     lease: int
@@ -62,7 +70,7 @@ class World(Struct, frozen=True):
     """
 
     placement: PlacementDoc
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Note, ...] = ()
     lease: LeaseDoc = LeaseDoc("A", 1, S, "s", state="held")
     locked: bool = True
     indexes: tuple[int, int] = (0, 0)  # of the placement and the lease
@@ -75,6 +83,7 @@ class World(Struct, frozen=True):
     acked: int = 0
     troubles: int = 0
     stale: int = 0
+    restarted: bool = False
 
 
 def spec_of(strategy: Strategy) -> Spec:
@@ -89,7 +98,7 @@ def first(strategy: Strategy) -> World:
 
 
 class Model:
-    """`troubles`: deaths and lost hosts in one history; `writes`: of the client; `stale`: looks that get old."""
+    """`troubles`: deaths, lost hosts and what people do in one history; `writes`: the client's; `stale`: late writes."""
 
     def __init__(
         self, strategy: Strategy, rules: Rules | None = None, *, troubles: int = 1, writes: int = 2, stale: int = 1
@@ -101,6 +110,7 @@ class Model:
         self.broken: dict[str, World] = {}
         self.outcomes: set[str] = set()
         self.seen: set[World] = set()
+        self.stories: dict[tuple[Note, ...], Story] = {}
 
     def explore(self, most: int = 400_000) -> None:
         """Try everything. Raises AssertionError if that does not end."""
@@ -117,12 +127,19 @@ class Model:
                     work.append(after)
             assert len(self.seen) < most, "too many states"
 
+    def _story(self, notes: tuple[Note, ...]) -> Story:
+        if notes not in self.stories:
+            entries = (Entry(n, note.what, 0.0, "", "", note.step, "why", note.outcome) for n, note in enumerate(notes))
+            self.stories[notes] = story_of(Journal(self.spec, tuple(entries)))
+        return self.stories[notes]
+
     def _next(self, world: World) -> Iterator[World]:
         yield from self._drivers(world)
         for who in (0, 1):
             yield from self._shim(world, who)
             yield from self._trouble(world, who)
         yield from self._client(world)
+        yield from self._people(world)
 
     def _drivers(self, world: World) -> Iterator[World]:
         for driver in (0, 1):
@@ -137,7 +154,7 @@ class Model:
 
     def _actions(self, world: World) -> list[Any]:
         """What may be decided: time passes as it likes, and the new one turns out good or bad."""
-        story = story_of(Journal(self.spec, world.entries))
+        story = self._story(world.entries)
         found: list[Any] = []
         for waited_s in (0.0, FOREVER):
             for counts in (GOOD, BAD):
@@ -225,7 +242,26 @@ class Model:
         has_state = lease.state == "released" and (lease.heir or Member(lease.holder, lease.host)) == own
         if placed.reserve and self.rules.reserve and not has_state:
             return
+        if placed.reserve and lease.heir == own and self.rules.wish_guard and not _asks(world.placement, own, lease):
+            return
         yield _leased(world, LeaseDoc("A", lease.epoch + 1, name, HOST[name], state="held"), locked=True)
+
+    def _people(self, world: World) -> Iterator[World]:
+        """Somebody restarts the old one, or asks to go back."""
+        if world.troubles >= self.bounds[0]:
+            return
+        more = replace(world, troubles=world.troubles + 1)
+        instances = tuple(replace(p, generation=1) if p.instance == S else p for p in world.placement.instances)
+        if S in {placed.instance for placed in instances}:
+            yield replace(
+                more,
+                placement=replace(world.placement, instances=instances),
+                indexes=(world.indexes[0] + 1, world.indexes[1]),
+                restarted=True,
+            )
+        story = self._story(world.entries)
+        if story.outcome is None and story.direction == "forward":
+            yield replace(more, entries=(*world.entries, Note("asked_back")))
 
     def _holds(self, world: World, name: str) -> bool:
         return world.locked and world.lease.holder == name and world.lease.state == "held"
@@ -259,11 +295,15 @@ class Model:
 
     def _at_rest(self, world: World) -> None:
         """Nothing more can happen. Either it has ended, or a person is waited for."""
-        story = story_of(Journal(self.spec, world.entries))
+        story = self._story(world.entries)
         if story.outcome is None and story.direction != "held":
             self.broken.setdefault("neither ended nor held", world)
         if story.outcome is None:
             return
+        if Note("asked_back") in world.entries and story.outcome == "finalised":
+            self.broken.setdefault("goes on although asked to go back", world)
+        if world.restarted and any(p.instance == S and p.generation == 0 for p in world.placement.instances):
+            self.broken.setdefault("undoes what somebody else wrote", world)
         names = {placed.instance for placed in world.placement.instances}
         if names != ({T} if story.outcome == "finalised" else {S}):
             self.broken.setdefault("the wrong one remains", world)
@@ -277,22 +317,24 @@ class Model:
 
 
 def _pending(world: World, action: Any) -> Pending | None:
-    entry, doc = _entry(action, len(world.entries))
-    return Pending(entry, doc, world.indexes[0], world.indexes[1], len(world.entries)) if entry else None
+    doc = action.doc if not isinstance(action, GoBack) else None
+    return Pending(_note(action), doc, *world.indexes, len(world.entries))
 
 
-def _entry(action: Any, seq: int) -> tuple[Entry | None, PlacementDoc | None]:
+def _note(action: Begin | GoBack | Hold | End) -> Note:
     match action:
         case Begin():
-            return Entry(seq, "begun", 0.0, "", "", step=action.step), action.doc
+            return Note("begun", action.step)
         case GoBack():
-            return Entry(seq, "rollback", 0.0, "", "", said="why"), None
+            return Note("rollback")
         case Hold():
-            return Entry(seq, "held", 0.0, "", "", said="why"), action.doc
+            return Note("held")
         case End():
-            doc = replace(action.doc, reason="") if action.doc else None
-            return Entry(seq, "ended", 0.0, "", "", outcome=action.outcome), doc
-    return None, None
+            return Note("ended", outcome=action.outcome)
+
+
+def _asks(placement: PlacementDoc, heir: Member, lease: LeaseDoc) -> bool:
+    return placement.handover == Handover(heir.instance, heir.host, lease.epoch)
 
 
 def _leased(world: World, lease: LeaseDoc, *, locked: bool) -> World:

@@ -1,0 +1,215 @@
+"""Whole migrations on one host with a real shim, a real Consul and real agents: to another version, under load."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import msgspec
+import pytest
+
+from integration.shim.under_load import UnderLoad
+from outrider.calls.client import Client
+from outrider.fleet.spec import Agent, Host
+from outrider.migration.staged.desk import Desk
+from outrider.migration.staged.plan import Ask
+from outrider.migration.staged.records import Policy
+from outrider.migration.staged.report import MigrationReport
+from outrider.registry import kv
+from outrider.registry.layout import HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
+
+if TYPE_CHECKING:
+    from integration.shim.shim_host import ShimHost
+
+pytest_plugins = ("integration.shim.shim_host",)
+
+LEDGER = Path(__file__).parents[1] / "ledger_agent.py"
+QUICK = Policy(canary=0.2, canary_s=0.5, verify_s=1.0, undecided="accept")
+ENDED = ("finalised", "rolled_back", "cancelled", "held")
+
+
+def ledger(mode: Any, *, state: bool = True, **environment: str) -> Agent:
+    return Agent(
+        command=(sys.executable, str(LEDGER)),
+        ports={"call": "auto"},
+        mode=mode,
+        state=state,
+        environment=environment,
+    )
+
+
+class Fleet:
+    """The agent Ledger on one host, and what is asked of it."""
+
+    def __init__(self, host: ShimHost) -> None:
+        self.host = host
+        self.desk = Desk(host.consul.client)
+        kv.put_docs(host.consul.client, [kv.Change(HOSTS + "local", HostDoc(Host("local")), 0)])
+
+    def place(self, agent: Agent, count: int = 1) -> None:
+        placement = PlacementDoc("Ledger", tuple(Placed(f"Ledger-{n}", "local", "v1") for n in range(1, count + 1)))
+        self.host.docs["Ledger"] = (AgentDoc("Ledger", "test", agent, "v1"), placement)
+        self.host.write()
+
+    def migrate(self, agent: Agent, policy: Policy = QUICK, source: str = "Ledger-1") -> str:
+        ask = Ask("Ledger", "test", source=source, doc=AgentDoc("Ledger", "test", agent, "v2"), policy=policy)
+        return self.desk.create([self.desk.plan(ask)])[0].id
+
+    def report(self, migration: str) -> MigrationReport:
+        return msgspec.json.decode(self.host.request("GET", f"/v1/migrations/{migration}"), type=MigrationReport)
+
+    def say(self, migration: str, action: str, **query: str) -> None:
+        self.host.request("POST", f"/v1/migrations/{migration}/{action}?{urlencode({'by': 'test', **query})}")
+
+    def end(self, migration: str, within_s: float = 40.0) -> MigrationReport:
+        return self.host.wait(lambda: found if (found := self.report(migration)).state in ENDED else None, within_s)
+
+    def placed(self) -> PlacementDoc:
+        doc, _ = kv.get_doc(self.host.consul.client, PLACEMENT + "Ledger", PlacementDoc)
+        assert doc
+        return doc
+
+    def instances(self) -> list[tuple[str, str]]:
+        return [(placed.instance, placed.version) for placed in self.placed().instances]
+
+
+@pytest.fixture
+def fleet(host: ShimHost) -> Fleet:
+    return Fleet(host)
+
+
+@pytest.fixture
+def call(fleet: Fleet) -> Callable[..., Any]:
+    client = Client(runtime=fleet.host.folder / "runtime", caller="test")
+    return lambda method, arguments=None: client.call("Ledger", method, arguments, timeout=5.0)
+
+
+def serving(fleet: Fleet, call: Callable[..., Any]) -> None:
+    fleet.host.start()
+    fleet.host.wait(lambda: fleet.host.served("Ledger"))
+    call("known")
+
+
+def adding(call: Callable[..., Any]) -> UnderLoad[Any]:
+    """Each number once: what is answered must be known in the end."""
+    numbers = itertools.count()
+    return UnderLoad(lambda: (number := next(numbers), call("add", {"number": number})["instance"]))
+
+
+def test_a_replica_is_replaced_by_another_version_and_no_call_fails(fleet: Fleet, call: Callable[..., Any]) -> None:
+    fleet.place(ledger("replicated", state=False), 2)
+    serving(fleet, call)
+    with UnderLoad(lambda: call("who")) as load:
+        report = fleet.end(fleet.migrate(ledger("replicated", state=False, MARK="new")))
+    assert (report.state, load.errors) == ("finalised", [])
+    assert [row.what for row in report.rows] == ["planned", "start", "canary", "shift", "verify", "finalised"]
+    assert fleet.instances() == [("Ledger-2", "v1"), ("Ledger-3", "v2")]
+    assert {answer for _, answer in load.answers} == {"Ledger-1", "Ledger-2", "Ledger-3"}
+    assert fleet.placed().migration == ""
+
+
+@pytest.mark.parametrize("mode", ["with state", "without"])
+def test_a_singleton_passes_on_to_another_version_with_all_that_was_answered(
+    fleet: Fleet, call: Callable[..., Any], mode: str
+) -> None:
+    state = mode == "with state"
+    fleet.place(ledger("singleton", state=state))
+    serving(fleet, call)
+    with adding(call) as load:
+        report = fleet.end(fleet.migrate(ledger("singleton", state=state, MARK="new")))
+        until = time.monotonic() + 0.2
+        fleet.host.wait(lambda: load.answers[-1][0] > until)
+    assert (report.state, load.errors) == ("finalised", [])
+    assert report.strategy == ("state" if state else "singleton")
+    assert fleet.instances() == [("Ledger-2", "v2")]
+    assert load.last[1] == "Ledger-2"
+    if state:
+        assert set(call("known")) >= {number for _, (number, _) in load.answers}
+
+
+def test_one_that_fails_its_calls_goes_back_by_itself_and_keeps_what_it_accepted(
+    fleet: Fleet, call: Callable[..., Any]
+) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    with adding(call) as load:
+        fleet.host.wait(lambda: len(load.answers) > 100)
+        report = fleet.end(fleet.migrate(ledger("singleton", LEDGER_FAILS="0.5")))
+        after = time.monotonic()
+        fleet.host.wait(lambda: load.answers[-1][0] > after)
+    assert report.state == "rolled_back"
+    assert "verify: rollback: errors" in report.reason
+    assert fleet.instances() == [("Ledger-1", "v1")]
+    assert load.last[1] == "Ledger-1"
+    assert {who for _, (_, who) in load.answers} == {"Ledger-1", "Ledger-2"}
+    assert set(call("known")) >= {number for _, (number, _) in load.answers}
+
+
+def test_one_that_never_gets_well_leaves_the_old_one_as_it_was(fleet: Fleet, call: Callable[..., Any]) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    with adding(call) as load:
+        broken = msgspec.structs.replace(ledger("singleton", MARK="new"), command=("false",), start_timeout_s=1.0)
+        broken = msgspec.structs.replace(broken, restart=msgspec.structs.replace(broken.restart, park_after=2))
+        report = fleet.end(fleet.migrate(broken))
+    assert (report.state, load.errors) == ("rolled_back", [])
+    assert "start: Ledger-2 parked" in report.reason
+    assert {who for _, (_, who) in load.answers} == {"Ledger-1"}
+    assert fleet.instances() == [("Ledger-1", "v1")]
+
+
+@pytest.mark.parametrize("step", ["start", "copy", "hand over", "verify"])
+def test_the_next_shim_goes_on_where_one_that_was_killed_left_it(
+    fleet: Fleet, call: Callable[..., Any], step: str
+) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    migration = fleet.migrate(ledger("singleton", MARK="new"))
+    fleet.host.wait(lambda: step in [entry.step for entry in fleet.desk.get(migration).entries])
+    fleet.host.end(signal.SIGKILL)
+    fleet.host.start()
+    fleet.host.wait(lambda: (fleet.host.folder / "runtime" / "outriderd.sock").exists())
+    ended = fleet.host.wait(lambda: fleet.desk.get(migration).ended, 60.0)
+    assert ended.outcome in ("finalised", "rolled_back")
+    assert len(fleet.instances()) == 1
+    fleet.host.wait(lambda: [i.instance for i in fleet.host.served("Ledger")] == [fleet.instances()[0][0]])
+    call("add", {"number": 1})
+
+
+def test_people_pause_approve_and_go_back(fleet: Fleet, call: Callable[..., Any]) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    asked = msgspec.structs.replace(QUICK, approvals=1)
+    migration = fleet.migrate(ledger("singleton", MARK="new"), asked)
+    fleet.host.wait(lambda: "1 more must approve it" in fleet.report(migration).waits)
+    fleet.say(migration, "pause")
+    fleet.say(migration, "approve")
+    fleet.host.wait(lambda: fleet.report(migration).waits == "paused by test")
+    fleet.say(migration, "rollback", said="not today")
+    report = fleet.end(migration)
+    assert (report.state, report.reason, report.approved_by) == ("rolled_back", "not today", ("test",))
+    assert [row.by for row in report.rows if row.what == "approved"] == ["test"]
+
+
+def test_a_new_one_that_dies_with_what_it_accepted_is_revived_and_gives_it_back(
+    fleet: Fleet, call: Callable[..., Any]
+) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    long = Policy(verify_s=600.0, undecided="hold")
+    migration = fleet.migrate(ledger("singleton", MARK="new"), long)
+    fleet.host.wait(lambda: fleet.report(migration).phase == "verify")
+    assert call("add", {"number": 7})["instance"] == "Ledger-2"
+    reports = json.loads(fleet.host.request("GET", "/v1/status"))["instances"]
+    os.kill(next(report["pid"] for report in reports if report["instance"] == "Ledger-2"), signal.SIGKILL)
+    report = fleet.end(migration)
+    assert report.state == "rolled_back"
+    assert fleet.instances() == [("Ledger-1", "v1")]

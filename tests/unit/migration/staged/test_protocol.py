@@ -1,0 +1,26 @@
+"""The protocol of a migration, tried in every order on a small scale; and each rule taken away once."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from outrider.migration.staged.records import Strategy
+from unit.migration.staged.model import Model, Rules
+
+
+@pytest.mark.parametrize(
+    ("strategy", "troubles", "stale"), [("state", 1, 1), ("state", 2, 0), ("singleton", 1, 0), ("cold", 1, 0)]
+)
+def test_nothing_is_lost_and_all_ends_whatever_happens_when(strategy: Strategy, troubles: int, stale: int) -> None:
+    model = Model(strategy, troubles=troubles, writes=1, stale=stale)
+    model.explore()
+    assert model.broken == {}
+    assert model.outcomes >= {"finalised", "rolled_back", "cancelled"}
+
+
+@pytest.mark.parametrize("rule", Rules.__struct_fields__)
+def test_without_any_one_rule_something_is_lost(rule: str) -> None:
+    model = Model("state", replace(Rules(), **{rule: False}), troubles=1, writes=1, stale=0)
+    model.explore()
+    assert model.broken
