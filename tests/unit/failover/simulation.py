@@ -138,7 +138,19 @@ class World:
     def something_happens(self) -> None:
         """One fault or its end."""
         host = self.rng.choice(list(self.hosts.values()))
-        happenings = ["cut", "cut", "join", "join", "die", "live", "peers cut", "peers join", "wipe", "restore", "expire"]
+        happenings = [
+            "cut",
+            "cut",
+            "join",
+            "join",
+            "die",
+            "live",
+            "peers cut",
+            "peers join",
+            "wipe",
+            "restore",
+            "expire",
+        ]
         # An agent with state moves by handing over, and not because its host is lost.
         happenings += ["hand over", "hand over", "finalise"] if self.with_state else ["move"]
         match self.rng.choice(happenings):
