@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,12 @@ class Pair:
         self.processes[name].kill()
         self.processes[name].wait()
         socket_path(self.runtime, name).unlink()
+
+
+def wait_for(what: Callable[[], bool], within_s: float = 15.0) -> None:
+    until = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until
 
 
 @pytest.fixture
@@ -189,16 +196,12 @@ def test_a_source_that_dies_in_the_middle_leaves_the_heir_as_it_was_and_the_next
     source, heir = pair.start("Ledger-1", size=8 * SIZE), pair.start("Ledger-2")
     before = pair.content("Ledger-2")
 
-    async def cut_off() -> None:
-        copying = asyncio.create_task(pre_copy(source, heir, KEY, pair.runtime, None, 20.0))
-        staged = pair.states["Ledger-2"] / OURS / "new" / "data"
-        while not staged.exists() or staged.stat().st_size < CHUNK:
-            await asyncio.sleep(0.001)
+    staged = pair.states["Ledger-2"] / OURS / "new" / "data"
+    with ThreadPoolExecutor() as pool:
+        copying = pool.submit(pair.pre_copy, source, heir)
+        wait_for(lambda: staged.exists() and staged.stat().st_size >= CHUNK)
         pair.kill("Ledger-1")
-        with pytest.raises((ConnectionLost, CallFailed)):
-            await copying
-
-    asyncio.run(cut_off())
+        assert isinstance(copying.exception(20), (ConnectionLost, CallFailed))
     assert pair.content("Ledger-2") == before
     source = pair.start("Ledger-1", size=8 * SIZE)
     assert pair.pre_copy(source, heir).bytes < 8 * SIZE
@@ -219,28 +222,23 @@ def test_a_state_that_is_written_to_while_it_moves_is_not_taken_over(pair: Pair)
     source, heir = pair.start("Ledger-1", size=SIZE), pair.start("Ledger-2")
     pair.pre_copy(source, heir)
     pair.call(source, "scribble")
-    with pytest.raises(CallError, match="while it move|another state|not what"):
+    with pytest.raises(CallError, match=r"while it move|another state|not what"):
         pair.move(source, heir)
 
 
 def test_an_instance_that_was_killed_in_its_swap_begins_with_one_state_or_the_other(pair: Pair) -> None:
     source, heir = pair.start("Ledger-1", size=CHUNK), pair.start("Ledger-2", size=CHUNK)
-    old = pair.content("Ledger-2")
+    old, journal = pair.content("Ledger-2"), pair.states["Ledger-2"] / OURS / "journal"
     for number in range(6):
         pair.call(source, "add", number=number)
 
-        async def killed(after_s: float) -> None:
-            moving = asyncio.create_task(move(pair.way(), source, heir, 10.0))
-            journal = pair.states["Ledger-2"] / OURS / "journal"
-            until = time.monotonic() + 5
-            while not journal.exists() and not moving.done() and time.monotonic() < until:
-                await asyncio.sleep(0)
-            await asyncio.sleep(after_s)
+        with ThreadPoolExecutor() as pool:
+            moving = pool.submit(pair.move, source, heir)
+            wait_for(lambda done=moving.done: journal.exists() or done())
+            if number:
+                time.sleep(0.0005 * number)  # each time elsewhere in it
             pair.kill("Ledger-2")
-            await asyncio.wait([moving])
-            moving.exception()
-
-        asyncio.run(killed(number * 0.0005))
+            moving.exception(20)
         heir = pair.start("Ledger-2", size=CHUNK)
         found = pair.content("Ledger-2")
         assert found in (old, pair.content("Ledger-1"))
