@@ -23,6 +23,7 @@ from outrider.calls.frames import Refusal
 from outrider.calls.state_folder import CHUNK, OURS, digest
 from outrider.calls.state_orders import key_file
 from outrider.calls.state_scan import Scanner
+from outrider.daemon import state_copy
 from outrider.daemon.state_copy import Copied, Way, move, pre_copy
 from outrider.discovery.records import Instance
 from outrider.errors import CallError, CallFailed, CallRefused, ConnectionLost
@@ -175,11 +176,11 @@ def test_who_has_not_the_key_gets_nothing(pair: Pair) -> None:
 
 
 def test_an_agent_without_a_key_moves_its_state_for_nobody(pair: Pair) -> None:
-    source, heir = pair.start("Ledger-1"), pair.start("Ledger-2")
+    source = pair.start("Ledger-1")
     key_file(pair.runtime, "Ledger-1").unlink()
     for key in ("", KEY):
-        with pytest.raises(CallRefused, match="without the key"):
-            asyncio.run(pre_copy(source, heir, key, pair.runtime, None, 5.0))
+        with pytest.raises(CallFailed, match="without the key"):
+            pair.call(source, "outrider.manifest", key=key)
 
 
 def test_nothing_outside_of_the_state_is_read(pair: Pair) -> None:
@@ -209,6 +210,19 @@ def test_a_source_that_dies_in_the_middle_leaves_the_heir_as_it_was_and_the_next
     assert pair.content("Ledger-2") == pair.content("Ledger-1")
 
 
+def test_a_copy_that_is_under_way_makes_room_for_the_next(pair: Pair) -> None:
+    """Whoever asked for it may be gone."""
+    source, heir = pair.start("Ledger-1", size=8 * SIZE), pair.start("Ledger-2")
+    staged = pair.states["Ledger-2"] / OURS / "new" / "data"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(pair.pre_copy, source, heir)
+        wait_for(lambda: staged.exists() and staged.stat().st_size >= CHUNK)
+        second = pair.move(source, heir, 20.0)
+        assert isinstance(first.exception(20), CallRefused)
+    assert second.bytes < 8 * SIZE
+    assert pair.content("Ledger-2") == pair.content("Ledger-1")
+
+
 def test_a_disk_that_is_full_leaves_the_heir_as_it_was_and_gives_its_room_back(pair: Pair) -> None:
     source, heir = pair.start("Ledger-1", size=SIZE), pair.start("Ledger-2", most=4 * CHUNK)
     before = pair.content("Ledger-2")
@@ -223,6 +237,22 @@ def test_a_state_that_is_written_to_while_it_moves_is_not_taken_over(pair: Pair)
     pair.pre_copy(source, heir)
     pair.call(source, "scribble")
     with pytest.raises(CallError, match=r"while it move|another state|not what"):
+        pair.move(source, heir)
+
+
+def test_what_is_written_after_the_copy_keeps_the_state_where_it_is(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, heir = pair.start("Ledger-1"), pair.start("Ledger-2")
+    pull = state_copy._pull
+
+    async def write_late(*args: Any, **options: Any) -> Copied:
+        copied = await pull(*args, **options)
+        (pair.states["Ledger-1"] / "late").touch()
+        return copied
+
+    monkeypatch.setattr(state_copy, "_pull", write_late)
+    with pytest.raises(CallFailed, match="wrote to its state while it moved"):
         pair.move(source, heir)
 
 
