@@ -1,4 +1,4 @@
-"""An agent with state: numbers that it keeps in memory until a checkpoint, and a file of $LEDGER_BYTES that it writes to."""
+"""An agent with state: numbers that it keeps in memory until a checkpoint, and a file of $LEDGER_BYTES."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from outrider.calls.frames import Refusal
 from outrider.calls.state_folder import CHUNK, OURS, digest
 from outrider.calls.state_orders import key_file
 from outrider.calls.state_scan import Scanner
+from outrider.daemon import state_copy
 from outrider.daemon.state_copy import Copied, Way, move, pre_copy
 from outrider.discovery.records import Instance
 from outrider.errors import CallError, CallFailed, CallRefused, ConnectionLost
@@ -91,6 +93,12 @@ class Pair:
         self.processes[name].kill()
         self.processes[name].wait()
         socket_path(self.runtime, name).unlink()
+
+
+def wait_for(what: Callable[[], bool], within_s: float = 15.0) -> None:
+    until = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until
 
 
 @pytest.fixture
@@ -168,11 +176,11 @@ def test_who_has_not_the_key_gets_nothing(pair: Pair) -> None:
 
 
 def test_an_agent_without_a_key_moves_its_state_for_nobody(pair: Pair) -> None:
-    source, heir = pair.start("Ledger-1"), pair.start("Ledger-2")
+    source = pair.start("Ledger-1")
     key_file(pair.runtime, "Ledger-1").unlink()
     for key in ("", KEY):
-        with pytest.raises(CallRefused, match="without the key"):
-            asyncio.run(pre_copy(source, heir, key, pair.runtime, None, 5.0))
+        with pytest.raises(CallFailed, match="without the key"):
+            pair.call(source, "outrider.manifest", key=key)
 
 
 def test_nothing_outside_of_the_state_is_read(pair: Pair) -> None:
@@ -189,20 +197,29 @@ def test_a_source_that_dies_in_the_middle_leaves_the_heir_as_it_was_and_the_next
     source, heir = pair.start("Ledger-1", size=8 * SIZE), pair.start("Ledger-2")
     before = pair.content("Ledger-2")
 
-    async def cut_off() -> None:
-        copying = asyncio.create_task(pre_copy(source, heir, KEY, pair.runtime, None, 20.0))
-        staged = pair.states["Ledger-2"] / OURS / "new" / "data"
-        while not staged.exists() or staged.stat().st_size < CHUNK:
-            await asyncio.sleep(0.001)
+    staged = pair.states["Ledger-2"] / OURS / "new" / "data"
+    with ThreadPoolExecutor() as pool:
+        copying = pool.submit(pair.pre_copy, source, heir)
+        wait_for(lambda: staged.exists() and staged.stat().st_size >= CHUNK)
         pair.kill("Ledger-1")
-        with pytest.raises((ConnectionLost, CallFailed)):
-            await copying
-
-    asyncio.run(cut_off())
+        assert isinstance(copying.exception(20), (ConnectionLost, CallFailed))
     assert pair.content("Ledger-2") == before
     source = pair.start("Ledger-1", size=8 * SIZE)
     assert pair.pre_copy(source, heir).bytes < 8 * SIZE
     pair.move(source, heir)
+    assert pair.content("Ledger-2") == pair.content("Ledger-1")
+
+
+def test_a_copy_that_is_under_way_makes_room_for_the_next(pair: Pair) -> None:
+    """Whoever asked for it may be gone."""
+    source, heir = pair.start("Ledger-1", size=8 * SIZE), pair.start("Ledger-2")
+    staged = pair.states["Ledger-2"] / OURS / "new" / "data"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(pair.pre_copy, source, heir)
+        wait_for(lambda: staged.exists() and staged.stat().st_size >= CHUNK)
+        second = pair.move(source, heir, 20.0)
+        assert isinstance(first.exception(20), CallRefused)
+    assert second.bytes < 8 * SIZE
     assert pair.content("Ledger-2") == pair.content("Ledger-1")
 
 
@@ -219,28 +236,39 @@ def test_a_state_that_is_written_to_while_it_moves_is_not_taken_over(pair: Pair)
     source, heir = pair.start("Ledger-1", size=SIZE), pair.start("Ledger-2")
     pair.pre_copy(source, heir)
     pair.call(source, "scribble")
-    with pytest.raises(CallError, match="while it move|another state|not what"):
+    with pytest.raises(CallError, match=r"while it move|another state|not what"):
+        pair.move(source, heir)
+
+
+def test_what_is_written_after_the_copy_keeps_the_state_where_it_is(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, heir = pair.start("Ledger-1"), pair.start("Ledger-2")
+    pull = state_copy._pull
+
+    async def write_late(*args: Any, **options: Any) -> Copied:
+        copied = await pull(*args, **options)
+        (pair.states["Ledger-1"] / "late").touch()
+        return copied
+
+    monkeypatch.setattr(state_copy, "_pull", write_late)
+    with pytest.raises(CallFailed, match="wrote to its state while it moved"):
         pair.move(source, heir)
 
 
 def test_an_instance_that_was_killed_in_its_swap_begins_with_one_state_or_the_other(pair: Pair) -> None:
     source, heir = pair.start("Ledger-1", size=CHUNK), pair.start("Ledger-2", size=CHUNK)
-    old = pair.content("Ledger-2")
+    old, journal = pair.content("Ledger-2"), pair.states["Ledger-2"] / OURS / "journal"
     for number in range(6):
         pair.call(source, "add", number=number)
 
-        async def killed(after_s: float) -> None:
-            moving = asyncio.create_task(move(pair.way(), source, heir, 10.0))
-            journal = pair.states["Ledger-2"] / OURS / "journal"
-            until = time.monotonic() + 5
-            while not journal.exists() and not moving.done() and time.monotonic() < until:
-                await asyncio.sleep(0)
-            await asyncio.sleep(after_s)
+        with ThreadPoolExecutor() as pool:
+            moving = pool.submit(pair.move, source, heir)
+            wait_for(lambda done=moving.done: journal.exists() or done())
+            if number:
+                time.sleep(0.0005 * number)  # each time elsewhere in it
             pair.kill("Ledger-2")
-            await asyncio.wait([moving])
-            moving.exception()
-
-        asyncio.run(killed(number * 0.0005))
+            moving.exception(20)
         heir = pair.start("Ledger-2", size=CHUNK)
         found = pair.content("Ledger-2")
         assert found in (old, pair.content("Ledger-1"))

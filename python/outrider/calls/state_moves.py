@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import inspect
 import logging
@@ -74,7 +75,7 @@ class StateMoves:
         self._scanner = Scanner(state)
         self._staging = Staging(state, self._scanner)
         self._workers = Workers(THREADS, f"{instance}-state")
-        self._pulling = False
+        self._pulling: asyncio.Task[Pulled] | None = None
         self._moving = threading.Lock()  # files between the folders
         self._final: Final | None = None
         if recover(state):
@@ -119,13 +120,18 @@ class StateMoves:
 
     async def _pull(self, body: Raw, limit_s: float) -> Pulled:
         order = self._allowed(body, Pull)
-        if self._pulling:
-            raise CallRefused(f"{self._instance} fetches a state already")
-        self._pulling = True
+        until = time.monotonic() + limit_s
+        while self._pulling and not self._pulling.done():
+            # Whoever asked for that one may be gone, and this one begins with what it brought.
+            self._pulling.cancel()
+            await asyncio.wait([self._pulling])
+        pulling = self._pulling = asyncio.get_running_loop().create_task(self._pulled(order, until))
         try:
-            return await self._pulled(order, time.monotonic() + limit_s)
-        finally:
-            self._pulling = False
+            return await pulling
+        except asyncio.CancelledError:
+            if (this := asyncio.current_task()) and this.cancelling():
+                raise
+            raise CallRefused(f"{self._instance} was asked for another copy meanwhile") from None
 
     async def _pulled(self, order: Pull, until: float) -> Pulled:
         began, given = time.monotonic(), order.source
