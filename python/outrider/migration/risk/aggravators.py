@@ -36,7 +36,7 @@ def proof_age(observed: Observations, name: str, level: str) -> Measure:
     if observed.backups is None:
         return Measure(None, observed.why("backups"))
     proof = observed.backups.get(name, {}).get(level)
-    if proof is None:
+    if proof is None or not proof.verified_at:
         return Measure(None, f"no backup of level {level} was ever proved")
     days = (observed.at - proof.verified_at) / DAY_S
     return Measure(days, f"{level} {proof.id} on {proof.host}, restored {days:.1f} days ago")

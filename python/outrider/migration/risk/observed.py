@@ -77,11 +77,11 @@ class Outcome(Struct, frozen=True):
 
 
 class Proof(Struct, frozen=True):
-    """A backup that was restored once into an empty place. `verified_at`: Unix seconds of that."""
+    """A backup. `verified_at`: Unix seconds at which it was restored into an empty place, 0 if it never was."""
 
     id: str
-    host: str
-    verified_at: float
+    host: str = ""
+    verified_at: float = 0.0
     bytes: int = 0
 
 
