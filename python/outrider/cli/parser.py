@@ -140,8 +140,8 @@ def _add_looking(commands: Any) -> None:
                 example="uptime\nuptime Memory --json")  # fmt: skip
     made.add_argument("name", nargs="?", metavar="AGENT", help="an agent")
     made = _add(commands, "risk", "risk:risk", "how risky it is to move an agent, or each, from measured facts",
-                more="With AGENT: every\npoint with its evidence, and the gates. What is not known counts as the worst.\n"
-                "Exit code 1 if it is a no-go.",
+                more="With AGENT:\nevery point with its evidence, and the gates. Exit code 1 then if it is a no-go.\n"
+                "What is not known counts as the worst.",
                 example="risk\nrisk MemoryClient --to gpu2\nrisk MemoryClient --new ./next --readable\n"
                 "risk --fleet inventories/reference")  # fmt: skip
     made.add_argument("name", nargs="?", metavar="AGENT", help="an agent")

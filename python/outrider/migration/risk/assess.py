@@ -95,9 +95,11 @@ def _without_owner(published: Published, observed: Observations, name: str, stat
     """A single writer's state is not moved while nobody knows who writes it."""
     doc = published.placements.get(name)
     writer = state.value is not None and state.value >= STATES.index("single writer")
-    runs = doc is not None and any(placed.state == "run" for placed in doc.instances)
-    if published.agents[name].agent.mode != "singleton" or not writer or not runs or observed.leases is None:
+    runs = observed.running and doc is not None and any(placed.state == "run" for placed in doc.instances)
+    if published.agents[name].agent.mode != "singleton" or not writer or not runs:
         return ""
+    if observed.leases is None:
+        return f"who holds its lease is not known: {observed.why('leases')}"
     return "" if observed.leases.get(name) else "nobody holds its lease: who writes its state is not known"
 
 

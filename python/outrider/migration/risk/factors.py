@@ -56,7 +56,9 @@ def _share(value: float) -> str:
 
 
 def _days(value: float) -> str:
-    return "none on record" if math.isinf(value) else f"{_count('day', 'days')(value)} ago"
+    if math.isinf(value):
+        return "none on record"
+    return f"{_count('day', 'days')(value)} ago" if value >= 1 else "within a day"
 
 
 def _lines(value: float) -> str:

@@ -53,10 +53,8 @@ def read_published(consul: Consul) -> Published:
 
 
 def outcomes_in_kv(consul: Consul) -> tuple[Outcome, ...]:
-    """The records `outrider/migrations/<id>/outcome`. Raises OutriderError without any, and for a damaged one."""
+    """The records `outrider/migrations/<id>/outcome`. Raises OutriderError for one that is damaged."""
     found = _listed(consul, MIGRATIONS, msgspec.Raw)
-    if not found:
-        raise OutriderError("no migration is on record")
     try:
         ended = [msgspec.json.decode(raw, type=Outcome) for key, raw in found.items() if key.endswith(OUTCOME)]
     except msgspec.MsgspecError as error:

@@ -13,6 +13,7 @@ from outrider.migration.risk.score import Measure, smoothed_rate
 DAY_S = 86400.0
 LAST = 20  # migrations that the failure rate is of: older ones tell of another system
 INCIDENTS = ("critical", "parked")
+ROLES = ("holder", "standby")  # events beside those of the status
 ENVIRONMENT = ("kernel", "python", "gpu", "driver")
 AT_MOST_DAYS = 90
 
@@ -40,13 +41,13 @@ def of_history(observed: Observations, name: str, landing: Landing) -> dict[str,
 
 def _last_incident(observed: Observations, name: str) -> Measure:
     record = observed.record
-    if record is None:
-        return Measure(None, observed.why("record"))
+    if record is None or observed.outcomes is None:
+        return Measure(None, observed.why("outcomes" if record else "record"))
     at, what = max(
         [(event.at, f"{event.what} on {event.host}: {event.why or 'no reason was told'}")
          for event in record.events if event.agent == name and event.what in INCIDENTS]
         + [(each.ended, f"a migration to {each.target} failed")
-           for each in observed.outcomes or () if each.agent == name and each.failed],
+           for each in observed.outcomes if each.agent == name and each.failed],
         default=(0.0, ""),
     )  # fmt: skip
     if what:
@@ -69,7 +70,9 @@ def _failure_rate(observed: Observations, name: str, target: str) -> Measure:
 
 def _way_back(observed: Observations, name: str) -> Measure:
     """Rollbacks if there were any, else starts: going back is starting the old one, and a little more."""
-    backs = [each.way_back_s for each in observed.outcomes or () if each.agent == name and each.way_back_s is not None]
+    if observed.outcomes is None:
+        return Measure(None, observed.why("outcomes"))
+    backs = [each.way_back_s for each in observed.outcomes if each.agent == name and each.way_back_s is not None]
     if backs:
         return Measure(_p95(backs), f"{len(backs)} rollbacks of it")
     if observed.record is None:
@@ -85,6 +88,8 @@ def _starts(events: Sequence[EventRow]) -> list[float]:
     status: dict[tuple[str, str], str] = {}
     found = []
     for event in events:
+        if event.what in ROLES:
+            continue
         spot = event.instance, event.host
         if event.what == "passing" and status.get(spot) == "starting" and event.lasted_s > 0:
             found.append(event.lasted_s)
