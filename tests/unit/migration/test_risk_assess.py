@@ -108,8 +108,8 @@ def test_the_failure_rate_is_of_the_last_twenty_of_this_agent_or_onto_this_host(
 def test_the_way_back_is_a_rollback_or_else_a_start(world: Published) -> None:
     slow = tuple(Outcome("Web", "two", False, NOW, seconds) for seconds in (1.0, 6.0))
     assert of(ask(world, replace(calm(), outcomes=slow)), "I6").points == 1
-    starts = (event("starting", NOW - 9), event("holder", NOW - 8), event("passing", NOW - 7, 2.0), event("critical", NOW - 5, 2.0),
-              event("passing", NOW - 1, 99.0))  # fmt: skip
+    starts = (event("starting", NOW - 9), event("holder", NOW - 8), event("passing", NOW - 7, 2.0),
+              event("critical", NOW - 5, 2.0), event("passing", NOW - 1, 99.0))  # fmt: skip
     found = of(ask(world, replace(calm(), outcomes=(), record=Record(NOW - DAY, starts))), "I6")
     assert (found.said, found.evidence) == ("2.0 s at p95", "no rollback of it is on record; 1 starts are")
     assert not of(ask(world, replace(calm(), outcomes=())), "I6").measured
