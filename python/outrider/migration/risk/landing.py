@@ -27,14 +27,14 @@ class Landing(Struct, frozen=True):
 
 
 def landing(published: Published, name: str, target: str = "") -> Landing:
-    """The first instance of `name` to `target`, or to where placement would put it, else to a place beside the old one.
+    """Where an instance of `name` goes: to `target`, or where placement would put it, else it stays on its host.
 
-    Raises OutriderError if the fleet has no such host.
+    With a target, the first instance that is not yet there is it. Raises OutriderError if the fleet has no such host.
     """
     if target and target not in published.hosts:
         raise OutriderError(f"no host {target}", hint=f"the fleet has {', '.join(sorted(published.hosts))}")
     placed = published.placements[name].instances if name in published.placements else ()
-    source = placed[0].host if placed else ""
+    source = next((each.host for each in placed if each.host != target), target) if placed else ""
     if not published.hosts or not placed:
         why = "it is not placed" if published.hosts else "no hosts are known: name an inventory"
         return Landing(source, target, Measure(None, why))

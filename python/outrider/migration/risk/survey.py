@@ -106,6 +106,8 @@ def _changed(question: Question, old: Path | str, new: Path) -> Question:
 def _compared(old: Path, new: Path) -> Change:
     try:
         return compare(old, new)
+    except OSError as error:
+        raise OutriderError(f"{error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise OutriderError(str(error)) from error
 
