@@ -125,6 +125,12 @@ def test_what_is_otherwise_on_the_target_is_counted_and_named(world: Published) 
     assert (gone.measured, gone.evidence) == (False, "no shim tells what two is like")
 
 
+def test_with_a_target_an_instance_that_is_not_there_is_meant(world: Published) -> None:
+    for target, source in (("one", "two"), ("two", "one")):
+        assert ask(world, calm(), target=target).source == source
+    assert ask(world, calm(), "Pinned", target="one").choice == "it is asked to stay there"
+
+
 def test_an_agent_that_may_run_on_one_host_alone_stays_there(world: Published) -> None:
     found = ask(world, replace(calm(), environments=None), "Pinned")
     assert (found.source, found.target, found.choice) == ("one", "one", "it may run on one alone")
