@@ -83,7 +83,7 @@ def test_what_may_not_be_moved_exits_with_1(folder: Path, capsys: pytest.Capture
 def test_new_code_is_compared_with_the_present_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, found = ask(capsys, "Web", "--fleet", folder, "--new", folder / "next", "--readable")
     by_key = {each["key"]: each for each in found["contributions"]}
-    assert by_key["L1"]["evidence"] == "1 lines added or removed in 1 files"
+    assert by_key["L1"]["evidence"] == "1 line added or removed in 1 file"
     assert (by_key["L2"]["points"], by_key["A6"]["said"]) == (0, "no")
     assert by_key["L5"]["evidence"].startswith("2 files")
     _, blind = ask(capsys, "Web", "--fleet", folder, "--new", folder / "next")

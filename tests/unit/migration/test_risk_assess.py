@@ -111,7 +111,7 @@ def test_the_way_back_is_a_rollback_or_else_a_start(world: Published) -> None:
     starts = (event("starting", NOW - 9), event("holder", NOW - 8), event("passing", NOW - 7, 2.0),
               event("critical", NOW - 5, 2.0), event("passing", NOW - 1, 99.0))  # fmt: skip
     found = of(ask(world, replace(calm(), outcomes=(), record=Record(NOW - DAY, starts))), "I6")
-    assert (found.said, found.evidence) == ("2.0 s at p95", "no rollback of it is on record; 1 starts are")
+    assert (found.said, found.evidence) == ("2.0 s at p95", "no rollback of it is on record, but 1 start")
     assert not of(ask(world, replace(calm(), outcomes=())), "I6").measured
 
 

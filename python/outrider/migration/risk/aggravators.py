@@ -5,6 +5,7 @@ from __future__ import annotations
 from outrider.fleet.graph import edges
 from outrider.fleet.spec import Fleet
 from outrider.migration.judge import ALPHA, TOLERANCE, detectable, tolerated
+from outrider.migration.risk.factors import counted
 from outrider.migration.risk.measures import DAY_S
 from outrider.migration.risk.observed import Observations, Published, Question, Traffic
 from outrider.migration.risk.score import Measure
@@ -73,7 +74,7 @@ def _blind(traffic: Traffic) -> Measure:
     p0 = tolerated(min(round(traffic.failed), calls), calls)
     sees = detectable(n, p0, ALPHA)
     wanted = min(1.0, TIMES * p0 / TOLERANCE)
-    evidence = f"{n} calls in {NEAR_S:.0f} s could show {sees:.1%} of errors, wanted {wanted:.1%}"
+    evidence = f"{counted(n, 'call')} in {NEAR_S:.0f} s could show {sees:.1%} of errors, wanted {wanted:.1%}"
     return Measure(sees > wanted or sees >= 1.0, evidence)
 
 
@@ -91,7 +92,8 @@ def _changing(published: Published, observed: Observations, name: str) -> Measur
     needs = edges(fleet)[name]
     busy = [need for need in needs if _is_changing(published, need)]
     return Measure(
-        bool(busy), f"{', '.join(busy)} is being changed" if busy else f"none of {len(needs)} needs is moving"
+        bool(busy),
+        f"{', '.join(busy)} is being changed" if busy else f"of {counted(len(needs), 'need')} none is moving",
     )
 
 

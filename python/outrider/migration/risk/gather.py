@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from outrider.errors import OutriderError
 from outrider.host.reports import CallsReport, EventsReport, UptimeReport, UptimeRow
 from outrider.migration.host_docs import plain, read_host_docs
+from outrider.migration.risk.factors import counted
 from outrider.migration.risk.observed import Observations, Outcome, Proof, Published, Record, Source, Traffic
 from outrider.migration.risk.prometheus import Prometheus
 from outrider.migration.store import ConsulStore
@@ -134,7 +135,7 @@ def _traffic(shim: Shim, prometheus: Prometheus | None, published: Published, ho
         return prometheus.traffic(published.agents, hosts)
     rows = shim.get("/v1/calls", CallsReport).calls
     others = len(hosts) - 1
-    partial = f"calls from {others} other hosts are not (--prometheus)" if others > 0 else ""
+    partial = f"calls from {counted(others, 'other host')} are not (--prometheus)" if others > 0 else ""
     found = {}
     for name in published.agents:
         mine = [row for row in rows if row.agent == name]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from outrider.host.reports import EventRow
+from outrider.migration.risk.factors import counted
 from outrider.migration.risk.landing import Landing
 from outrider.migration.risk.observed import Observations, Question
 from outrider.migration.risk.score import Measure, smoothed_rate
@@ -23,11 +24,11 @@ def of_change(question: Question) -> dict[str, Measure]:
     change = question.change
     if change is None:
         return {"L1": Measure(0, "the version stays", "another place only"), "L2": Measure(0, "the version stays")}
-    evidence = f"{change.lines:,} lines added or removed in {change.files} files"
+    evidence = f"{counted(change.lines, 'line')} added or removed in {counted(change.files, 'file')}"
     lines = float(change.lines)
     if change.opaque:
         lines, evidence = math.inf, f"files without lines differ: {', '.join(change.opaque[:3])}"
-    return {"L1": Measure(lines, evidence), "L2": Measure(change.files, f"{change.files} files differ")}
+    return {"L1": Measure(lines, evidence), "L2": Measure(change.files, evidence)}
 
 
 def of_history(observed: Observations, name: str, landing: Landing) -> dict[str, Measure]:
@@ -74,13 +75,13 @@ def _way_back(observed: Observations, name: str) -> Measure:
         return Measure(None, observed.why("outcomes"))
     backs = [each.way_back_s for each in observed.outcomes if each.agent == name and each.way_back_s is not None]
     if backs:
-        return Measure(_p95(backs), f"{len(backs)} rollbacks of it")
+        return Measure(_p95(backs), f"{counted(len(backs), 'rollback')} of it")
     if observed.record is None:
         return Measure(None, observed.why("record"))
     starts = _starts([event for event in observed.record.events if event.agent == name])
     if not starts:
         return Measure(None, "neither a rollback nor a start of it is on record")
-    return Measure(_p95(starts), f"no rollback of it is on record; {len(starts)} starts are")
+    return Measure(_p95(starts), f"no rollback of it is on record, but {counted(len(starts), 'start')}")
 
 
 def _starts(events: Sequence[EventRow]) -> list[float]:
