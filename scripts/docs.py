@@ -67,7 +67,7 @@ def role_readme(role: str) -> str:
 
 
 def risk_page() -> str:
-    """The page as it is, and below the mark each agent of the reference fleet; what is not known with a question mark."""
+    """As it is, and below the mark each agent of the reference fleet. What is not known is marked with ?."""
     lines = [(ROOT / "docs/risk.md").read_text().split(RISK_MARK)[0].rstrip(), "", RISK_MARK, ""]
     keys = [factor.key for factor in FACTORS]
     lines += [f"| agent | points | unknown | band | {' | '.join(keys)} | above |", "| --- " * (len(keys) + 5) + "|"]
