@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,18 @@ def _show_all(found: list[Risk]) -> None:
             for each in found]  # fmt: skip
     out.print(table(headings, clipped(rows, out.width, headings)))
     print("\nunknown: points for want of a fact; all about one agent: outrider risk AGENT")
+    for why, keys in _common(found):
+        print(f"  of each {', '.join(keys)}: {why}")
     for each in found[:1]:
         print(f"probability of failure: {each.probability}")
+
+
+def _common(found: list[Risk]) -> Iterator[tuple[str, list[str]]]:
+    """What is unknown of every agent, by why it is."""
+    lacking = [{(each.evidence, each.key) for each in risk.not_known} for risk in found]
+    everywhere = set.intersection(*lacking) if lacking else set()
+    for why in sorted({why for why, _ in everywhere}):
+        yield why, sorted(key for reason, key in everywhere if reason == why)
 
 
 def worst(risk: Risk) -> str:

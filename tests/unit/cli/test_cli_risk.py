@@ -51,6 +51,8 @@ def test_the_fleet_is_one_table_with_the_riskiest_first(folder: Path, capsys: py
     assert [line.split()[0] for line in lines[1:4]] == ["Store", "Web", "Pinned"]
     assert "state single writer +3" in lines[1]
     assert any("not yet known" in line for line in lines)
+    [why] = [line for line in lines if line.startswith("  of each")]
+    assert why == "  of each A1, A2, A3, A4, A5, I4, I5, I6, L3, L4: only the fleet file was looked at"
 
 
 def test_one_agent_is_shown_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
