@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jinja2
+import msgspec
 import pytest
+import yaml
+from msgspec.structs import replace
 
 from integration.conftest import ConsulServer
 from outrider.cli.main import main
@@ -18,12 +23,13 @@ from outrider.migration.risk.gather import BACKUPS, MIGRATIONS, observe, read_pu
 from outrider.migration.risk.observed import Outcome
 from outrider.migration.risk.survey import Asked, of_running
 from outrider.registry import leases
-from outrider.registry.client import Consul
+from outrider.registry.client import Consul, connect
 from outrider.registry.kv import Change, put_docs
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, SHIM, AgentDoc, HostDoc, Placed, PlacementDoc
 from outrider.registry.services import Service, register
 
 T = TypeVar("T")
+ROLE = Path(__file__).parents[2] / "roles/consul"
 NOW = time.time()
 CALLS = CallRow("x", "Store", 100, 2.0, 1, {"ok": 99}, 0, 0, None, None, {})
 
@@ -104,6 +110,43 @@ def test_what_is_not_there_is_nothing_and_what_is_damaged_is_unknown(consul: Con
     assert damaged.silent["outcomes"].startswith("an outcome under outrider/migrations/ cannot be read")
     [risk] = of_running(client, NoShim(), Asked("Store"))
     assert {"L3", "L4", "I6", "A1"} <= {each.key for each in risk.not_known}
+
+
+def test_the_token_of_a_host_reads_all_of_it_and_an_older_one_says_what_it_may_not(
+    consul_binary: Path, tmp_path: Path
+) -> None:
+    """With ACLs, as the role makes them: a list of what may not be read looks as if there were nothing."""
+    master = str(uuid.uuid4())
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": master}}
+    server = ConsulServer(consul_binary, tmp_path / "guarded", {"acl": acl})
+    server.address = replace(server.address, token=master)
+    server.client = connect(server.address)
+    try:
+        server.start()
+        publish(server.client)
+        prefixes = yaml.safe_load((ROLE / "defaults/main.yml").read_text())["consul_read_prefixes"]
+        may = observe(host(server, prefixes), Shim(), read_published(server.client), NOW)
+        assert (may.silent, may.outcomes, may.backups, may.health) == ({}, (), {}, {"Store": 1})
+        older = host(server, [prefix for prefix in prefixes if prefix not in (MIGRATIONS, BACKUPS)])
+        seen = observe(older, Shim(), read_published(server.client), NOW)
+        assert (seen.outcomes, seen.backups) == (None, None)
+        assert seen.silent.keys() == {"outcomes", "backups"}
+    finally:
+        server.stop()
+
+
+def host(guarded: ConsulServer, prefixes: list[str]) -> Consul:
+    """A client with the token of a host, as site.yml makes it."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROLE / "templates"))
+    rules = environment.get_template("host_policy.hcl.j2").render(
+        consul_node_name="local", consul_read_prefixes=prefixes, consul_write_prefixes=[],
+        consul_services=["outrider-shim"], consul_write_keys=[],
+    )  # fmt: skip
+    name = f"host-{len(prefixes)}"
+    guarded.client.put("/v1/acl/policy", msgspec.json.encode({"Name": name, "Rules": rules}))
+    made = guarded.client.put("/v1/acl/token", msgspec.json.encode({"Policies": [{"Name": name}]}))
+    token = msgspec.json.decode(made)["SecretID"]
+    return connect(replace(guarded.address, token=token))
 
 
 def test_the_command_asks_consul_also_where_no_shim_runs(
