@@ -19,7 +19,6 @@ import consul
 from outrider.calls import Client
 from outrider.cli.main import INTERRUPTED, print_error
 from outrider.cli.output import Progress, console, count, table
-from outrider.cli.shim_client import ShimClient
 from outrider.cli.status import WELL, instances_table, problems_table, summary_line
 from outrider.cli.where import config_of, default_runtime
 from outrider.discovery.api import lookup
@@ -27,6 +26,7 @@ from outrider.errors import HostError, OutriderError, ShimUnreachable
 from outrider.fleet.load import load_fleet
 from outrider.host.config import Config
 from outrider.host.reports import InstanceReport, StatusReport
+from outrider.host.shim_client import ShimClient
 
 WAIT_S = 90.0
 BACK_S = 30.0

@@ -1,4 +1,4 @@
-"""Writes reference pages and roles' READMEs from what roles and modules say of themselves; --check only compares."""
+"""Writes reference pages, roles' READMEs and the table of risks from what the code says; --check only compares."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 import yaml
 
 from outrider.fleet import schema
+from outrider.migration.risk.factors import FACTORS
+from outrider.migration.risk.survey import Asked, of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS_MARK = "<!-- Below: written by `make docs` from meta/argument_specs.yml. -->"
+RISK_MARK = "<!-- Below: written by `make docs` from inventories/reference. -->"
 MARKS = re.compile(r"[A-Z]\(([^)]*)\)")
 
 
@@ -63,6 +66,18 @@ def role_readme(role: str) -> str:
     return "\n".join(lines)
 
 
+def risk_page() -> str:
+    """As it is, and below the mark each agent of the reference fleet. What is not known is marked with ?."""
+    lines = [(ROOT / "docs/risk.md").read_text().split(RISK_MARK)[0].rstrip(), "", RISK_MARK, ""]
+    keys = [factor.key for factor in FACTORS]
+    lines += [f"| agent | points | unknown | band | {' | '.join(keys)} | above |", "| --- " * (len(keys) + 5) + "|"]
+    for risk in of_file(ROOT / "inventories/reference", None, Asked()):
+        by_key = {each.key: f"{each.points}{'' if each.measured else '?'}" for each in risk.contributions}
+        cells = [risk.agent, str(risk.points), str(risk.unknown), risk.band.name, *(by_key[key] for key in keys)]
+        lines.append(f"| {' | '.join(cells)} | {risk.extra} |")
+    return "\n".join([*lines, ""])
+
+
 def modules_page() -> str:
     lines = ["# Modules", "", "Written by `make docs` from each module's documentation.", ""]
     for path in sorted([*ROOT.glob("library/*.py"), *ROOT.glob("roles/*/library/*.py")]):
@@ -93,6 +108,7 @@ def main() -> int:
     pages = {
         "docs/roles.md": roles_page(),
         "docs/modules.md": modules_page(),
+        "docs/risk.md": risk_page(),
         "docs/reference/fleet-file.md": schema.reference(),
         "docs/reference/fleet.schema.json": schema.json_schema(),
     }

@@ -21,11 +21,11 @@ import urllib3
 from harness import ROOT, Row, row, write
 from lab_rows import lab_rows
 
-from outrider.cli.shim_client import ShimClient
 from outrider.discovery.catalogue import Catalogue, CatalogueWriter
 from outrider.discovery.records import Entry, Instance
 from outrider.errors import OutriderError, ShimUnreachable
 from outrider.host.reports import StatusReport
+from outrider.host.shim_client import ShimClient
 
 RUNTIME = ROOT / ".outrider/run"
 AGENT = "MemoryClient"

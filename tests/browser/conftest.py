@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from outrider.cli.shim_client import ShimClient
 from outrider.errors import ShimUnreachable
 from outrider.host.reports import StatusReport
+from outrider.host.shim_client import ShimClient
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / ".outrider/run"

@@ -9,8 +9,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from outrider.cli.shim_client import ShimClient
 from outrider.host.reports import StatusReport
+from outrider.host.shim_client import ShimClient
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / ".outrider/run"

@@ -12,10 +12,10 @@ import msgspec
 
 from outrider.cli.output import Progress, count, print_json
 from outrider.cli.parser import UsageError
-from outrider.cli.shim_client import ShimClient
 from outrider.cli.suggest import unknown
 from outrider.errors import EXIT_FAILED
 from outrider.host.reports import ActionReport, InstanceReport, StatusReport
+from outrider.host.shim_client import ShimClient
 
 POLL_S = 0.05
 WELL = ("passing", "warning")  # it serves; what it lacks is another agent

@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from outrider.cli.output import console, count, print_json, table
-from outrider.cli.shim_client import ShimClient
 from outrider.errors import EXIT_FAILED
 from outrider.host.reports import BreakersReport, CallRow, CallsReport, CircuitRow, SampleRow
+from outrider.host.shim_client import ShimClient
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from outrider.cli import consul_checks, host_checks
 from outrider.cli.output import console, count, print_json, table
-from outrider.cli.shim_client import ShimClient
 from outrider.cli.where import config_file, config_of
 from outrider.errors import EXIT_FAILED, OutriderError
 from outrider.host.config import Config
 from outrider.host.reports import DoctorReport, Finding, StatusReport
+from outrider.host.shim_client import ShimClient
 
 if TYPE_CHECKING:
     from rich.text import Text

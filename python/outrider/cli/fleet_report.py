@@ -21,7 +21,7 @@ def fleet_report(runtime: Path) -> StatusReport:
 
     Raises ConsulUnreachable if neither answers, OutriderError if Consul holds no fleet.
     """
-    from outrider.cli.shim_client import ShimClient
+    from outrider.host.shim_client import ShimClient
 
     try:
         return ShimClient(runtime).get("/v1/status", StatusReport)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from outrider.cli.output import console, count, print_json, status_text, table
-from outrider.cli.shim_client import ShimClient
 from outrider.cli.suggest import unknown
 from outrider.host.reports import EventRow, EventsReport, StatusReport, UptimeReport
+from outrider.host.shim_client import ShimClient
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 from outrider.cli.output import print_json
-from outrider.cli.shim_client import ShimClient
 from outrider.cli.suggest import unknown
 from outrider.cli.where import config_of
 from outrider.errors import OutriderError, ShimUnreachable
 from outrider.host.logs import follow, tail
 from outrider.host.reports import InstanceReport, StatusReport
+from outrider.host.shim_client import ShimClient
 
 
 class Health(msgspec.Struct):

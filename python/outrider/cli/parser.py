@@ -139,6 +139,20 @@ def _add_looking(commands: Any) -> None:
                 more="Time that no shim here\nobserved, or without Consul, is left out.",
                 example="uptime\nuptime Memory --json")  # fmt: skip
     made.add_argument("name", nargs="?", metavar="AGENT", help="an agent")
+    made = _add(commands, "risk", "risk:risk", "how risky it is to move an agent, or each, from measured facts",
+                more="With AGENT:\nevery point with its evidence, and the gates. Exit code 1 then if it is a no-go.\n"
+                "What is not known counts as the worst.",
+                example="risk\nrisk MemoryClient --to gpu2\nrisk MemoryClient --new ./next --readable\n"
+                "risk --fleet inventories/reference")  # fmt: skip
+    made.add_argument("name", nargs="?", metavar="AGENT", help="an agent")
+    made.add_argument("--to", default="", metavar="HOST", help="where to; by default where placement would put it")
+    made.add_argument("--source", type=Path, metavar="DIR", help="its code; by default the release of this host")
+    made.add_argument("--new", type=Path, metavar="DIR", help="code that shall replace it")
+    made.add_argument("--readable", action=argparse.BooleanOptionalAction,
+                      help="whether the old code can read the files that the new one writes")  # fmt: skip
+    made.add_argument("--fleet", type=Path, metavar="PATH", help="a fleet file or inventory folder, not what runs")
+    made.add_argument("-i", "--inventory", type=Path, help="inventory that has the hosts")
+    made.add_argument("--prometheus", default="", metavar="URL", help="to ask for the calls of all hosts")
     made = _add(commands, "logs", "logs:logs", "what an instance of this host wrote",
                 more="Also when the shim is gone.",
                 example="logs MemoryClient -n 20 -f")  # fmt: skip

@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from outrider.cli.output import Progress, ago, console, count, print_json, table
 from outrider.cli.parser import UsageError
-from outrider.cli.shim_client import ShimClient
 from outrider.errors import EXIT_FAILED, UnknownAgent
 from outrider.failover.explain import Explanation, HostReport, HostRow, IfLost, PlacedRow, Placements
+from outrider.host.shim_client import ShimClient
 
 POLL_S = 0.1
 SETTLED_S = 3.0  # what has not begun to move by then, though nothing else moves, stays

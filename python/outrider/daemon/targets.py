@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from outrider.errors import ConsulError
 from outrider.host.config import Config
+from outrider.host.environment import environment
 from outrider.registry.client import Consul, Reply, decode
 from outrider.registry.layout import SHIM
 from outrider.registry.services import Service
@@ -37,8 +38,12 @@ class _Registered(Struct):
 
 
 def shim_service(config: Config) -> Service:
-    """This shim as a Consul service: where it serves /metrics and /sd. That it lives is told by the host's check."""
+    """This shim as a Consul service: where it serves /metrics and /sd, and what its host is like.
+
+    That it lives is told by the host's check.
+    """
     meta = {"fleet": config.fleet, "host": config.host, "scheme": "https" if config.http_tls else "http"}
+    meta |= environment()
     if config.peers_key_file:
         meta |= {"peers_address": config.address, "peers_port": str(config.peers_port)}
     return Service(

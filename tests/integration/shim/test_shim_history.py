@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from outrider.cli.shim_client import ShimClient
 from outrider.errors import OutriderError
 from outrider.host.reports import EventsReport, UptimeReport
+from outrider.host.shim_client import ShimClient
 
 if TYPE_CHECKING:
     from integration.shim.shim_host import ShimHost

@@ -37,6 +37,10 @@ def test_a_shim_registers_what_others_can_connect_to() -> None:
     assert shim_service(config(http_host="gpu1.lan", http_tls=TLS)).address == "gpu1.lan"
 
 
+def test_a_shim_tells_what_its_host_is_like() -> None:
+    assert shim_service(config()).meta.keys() >= {"kernel", "python"}
+
+
 def test_nobody_takes_a_shim_for_an_instance() -> None:
     assert TAG not in shim_service(config()).tags
 

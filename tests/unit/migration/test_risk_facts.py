@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from outrider.fleet.load import load_fleet
-from outrider.fleet.spec import Fleet
+from outrider.fleet.spec import Agent, Fleet
 from outrider.migration.risk.facts import PLUMBING_KB, declared, dependants, from_source
 from outrider.migration.risk.score import Measure
 from outrider.migration.risk.source import SourceFacts
@@ -53,9 +53,17 @@ def test_who_needs_it_is_named(fleet: Fleet) -> None:
     assert declared(fleet, "Alone")["I3"].evidence == "the fleet file names no tier"
 
 
+@pytest.mark.parametrize(
+    ("tier", "value"),
+    [("tier-2", 2), ("T1", 1), ("tier3", 3), ("0", 0), ("core_services", 0), ("pc2_services", None), ("tier", None)],
+)
+def test_a_tier_is_the_number_that_names_it_not_one_in_a_hosts_name(tier: str, value: int | None) -> None:
+    assert declared(Fleet("x", {"A": Agent(tier=tier)}), "A")["I3"].value == value
+
+
 def test_what_an_agent_does_by_itself_weighs_as_code() -> None:
     plain = from_source(SourceFacts(files=1, size=10_000, lines=300), NO_STATE)
-    assert plain["L5"] == Measure(10, "1 files, 300 lines, 10 KB")
+    assert plain["L5"] == Measure(10, "1 file, 300 lines, 10 KB")
     own = from_source(SourceFacts(1, 10_000, 300, sockets=("zmq (a.py:1)",), health=("ping (a.py:9)",)), NO_STATE)
     assert own["L5"].value == 10 + 2 * PLUMBING_KB
     assert own["L5"].evidence.endswith("by itself: sockets zmq (a.py:1), health ping (a.py:9)")

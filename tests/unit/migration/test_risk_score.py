@@ -104,34 +104,35 @@ def severity(found: Assessment) -> int:
     return BANDS.index(found.band)
 
 
-values = {
-    factor.key: st.floats(0, 5000) if not factor.key.startswith("I1") else st.integers(0, 4).map(float)
-    for factor in FACTORS
-}
+def near(factor: Factor) -> st.SearchStrategy[float]:
+    """Values on both sides of every edge: spread evenly they would all lie beyond the last one of a share."""
+    if factor.key == "I1":
+        return st.integers(0, 4).map(float)
+    edges = [edge * part for edge in factor.edges for part in (0.9, 1.0, 1.1)]
+    return st.sampled_from([0.0, 0.5, math.inf, *edges]) | st.floats(0, 2 * max(factor.edges))
 
 
-@given(
-    st.fixed_dictionaries(values),
-    st.fixed_dictionaries({each.key: st.integers(0, 1).map(float) for each in AGGRAVATORS}),
-    st.sampled_from([*BY_KEY, *(each.key for each in AGGRAVATORS)]),
-    st.floats(0, 5000),
-    st.booleans(),
-)
+chosen = st.fixed_dictionaries({factor.key: near(factor) for factor in FACTORS})
+yes_or_no = st.fixed_dictionaries({each.key: st.integers(0, 1).map(float) for each in AGGRAVATORS})
+
+
+@given(chosen, chosen, yes_or_no, st.booleans())
 def test_making_one_thing_worse_or_not_knowing_it_never_lowers_the_band(
-    chosen: dict[str, float], aggravating: dict[str, float], key: str, by: float, rehearsed: bool
+    values: dict[str, float], others: dict[str, float], so: dict[str, float], rehearsed: bool
 ) -> None:
-    measures = {name: Measure(value, "test") for name, value in chosen.items()}
-    extra = {name: Measure(value, "test") for name, value in aggravating.items()}
-    before = score(measures, extra, rehearsed=rehearsed)
-    if key in extra:
-        worse = score(measures, {**extra, key: Measure(1, "test")}, rehearsed=rehearsed)
-        blind = score(measures, {**extra, key: Measure(None, "test")}, rehearsed=rehearsed)
-    else:
-        step = min(by, 4 - chosen[key]) if key == "I1" else -by if BY_KEY[key].falling else by
-        worse = score({**measures, key: Measure(chosen[key] + step, "test")}, extra, rehearsed=rehearsed)
-        blind = score({**measures, key: Measure(None, "test")}, extra, rehearsed=rehearsed)
-    assert severity(before) <= severity(worse) <= severity(blind)
-    assert before.points <= worse.points <= blind.points
+    def found(key: str = "", value: float | None = 0.0) -> Assessment:
+        measures = {name: Measure(each, "test") for name, each in values.items()}
+        extra = {name: Measure(each, "test") for name, each in so.items()}
+        if key:
+            (measures if key in measures else extra)[key] = Measure(value, "test")
+        return score(measures, extra, rehearsed=rehearsed)
+
+    before = found()
+    for key in (*values, *so):
+        worse = 1.0 if key in so else (min if BY_KEY[key].falling else max)(values[key], others[key])
+        after, blind = found(key, worse), found(key, None)
+        assert severity(before) <= severity(after) <= severity(blind)
+        assert before.points <= after.points <= blind.points
 
 
 def test_the_probability_of_failure_is_not_printed_before_it_is_known() -> None:

@@ -47,8 +47,13 @@ class Factor(Struct, frozen=True):
         return bisect_right(self.edges, value)
 
 
-def _count(one: str, many: str) -> Callable[[float], str]:
-    return lambda value: f"{value:,.0f} {one if value == 1 else many}"
+def counted(number: float, thing: str) -> str:
+    """1 file, 2 files."""
+    return f"{number:,.0f} {thing}" + ("" if number == 1 else "s")
+
+
+def _count(thing: str) -> Callable[[float], str]:
+    return lambda value: counted(value, thing)
 
 
 def _share(value: float) -> str:
@@ -56,26 +61,28 @@ def _share(value: float) -> str:
 
 
 def _days(value: float) -> str:
-    return "none on record" if math.isinf(value) else f"{_count('day', 'days')(value)} ago"
+    if math.isinf(value):
+        return "none on record"
+    return f"{counted(value, 'day')} ago" if value >= 1 else "within a day"
 
 
 def _lines(value: float) -> str:
-    return "a new model or runtime" if math.isinf(value) else _count("changed line", "changed lines")(value)
+    return "a new model or runtime" if math.isinf(value) else counted(value, "changed line")
 
 
 FACTORS = (
     Factor("L1", "change size", "likelihood", (1, 51, 301, 1501), _lines),
-    Factor("L2", "changed files", "likelihood", (2, 6), _count("file", "files")),
+    Factor("L2", "changed files", "likelihood", (2, 6), _count("file")),
     Factor("L3", "last incident", "likelihood", (90, 30, 7), _days, falling=True),
     Factor("L4", "failure rate", "likelihood", (0.05, 0.10, 0.20), _share),
     Factor("L5", "code", "likelihood", (50, 200), lambda value: f"{value:,.0f} KB"),
-    Factor("L6", "environment changes", "likelihood", (1, 2, 3), _count("change", "changes")),
+    Factor("L6", "environment changes", "likelihood", (1, 2, 3), _count("change")),
     Factor("L7", "room on the target", "likelihood", (0.30, 0.15, 0.05), _share, falling=True),
     Factor("I1", "state", "impact", (1, 2, 3, 4), lambda value: STATES[int(value)]),
-    Factor("I2", "dependants", "impact", (1, 4, 11), _count("agent", "agents")),
+    Factor("I2", "dependants", "impact", (1, 4, 11), _count("agent")),
     Factor("I3", "tier", "impact", (2, 1, 0), lambda value: f"tier {value:.0f}", falling=True),
     Factor("I4", "traffic", "impact", (1, 50), lambda value: f"{value:,.1f} calls/s"),
-    Factor("I5", "healthy instances", "impact", (2, 1), _count("instance", "instances"), falling=True),
+    Factor("I5", "healthy instances", "impact", (2, 1), _count("instance"), falling=True),
     Factor("I6", "way back", "impact", (5,), lambda value: f"{value:.1f} s at p95"),
 )
 BY_KEY = {factor.key: factor for factor in FACTORS}

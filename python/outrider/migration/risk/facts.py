@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from outrider.fleet.graph import edges
 from outrider.fleet.spec import Agent, Fleet
-from outrider.migration.risk.factors import STATES
+from outrider.migration.risk.factors import STATES, counted
 from outrider.migration.risk.score import Measure
 from outrider.migration.risk.source import SourceFacts
 
 # What an agent does by itself (sockets, threads, health, configuration) is what a move breaks: each weighs as this much
 # code.
 PLUMBING_KB = 50
+_NUMBER = re.compile(r"(?:t|tier)?[-_ ]?([0-9]{1,3})")
 
 
 def declared(fleet: Fleet, name: str) -> dict[str, Measure]:
@@ -29,7 +32,7 @@ def from_source(facts: SourceFacts, state: Measure) -> dict[str, Measure]:
     """L5, and I1 anew: an agent that opens a database keeps state, whatever the fleet file says."""
     own = [kind for kind in ("sockets", "threads", "health", "config") if getattr(facts, kind)]
     kilobytes = facts.size / 1000
-    evidence = f"{facts.files} files, {facts.lines:,} lines, {kilobytes:,.0f} KB"
+    evidence = f"{counted(facts.files, 'file')}, {counted(facts.lines, 'line')}, {kilobytes:,.0f} KB"
     if own:
         evidence += f"; by itself: {', '.join(f'{kind} {getattr(facts, kind)[0]}' for kind in own)}"
     size = Measure(kilobytes + PLUMBING_KB * len(own), evidence)
@@ -66,12 +69,11 @@ def _declared_state(agent: Agent) -> Measure:
 
 
 def _tier(agent: Agent) -> Measure:
-    """The number in the name of its tier; a core tier is 0."""
+    """The number that names its tier, alone or after the word; a core tier is 0. That of a host in it means nothing."""
     if not agent.tier:
         return Measure(None, "the fleet file names no tier")
     if "core" in agent.tier.lower():
         return Measure(0, f"tier {agent.tier}")
-    digits = "".join(letter for letter in agent.tier if letter.isdigit())
-    if digits:
-        return Measure(int(digits), f"tier {agent.tier}")
+    if number := _NUMBER.fullmatch(agent.tier.lower()):
+        return Measure(int(number[1]), f"tier {agent.tier}")
     return Measure(None, f"tier {agent.tier} has no number")

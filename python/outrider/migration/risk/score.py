@@ -46,10 +46,14 @@ BANDS = (
 
 
 class Measure(Struct, frozen=True):
-    """One fact. `value`: None when it could not be measured; `evidence`: where it is from, or why it could not be."""
+    """One fact. `value`: None when it could not be measured; `evidence`: where it is from, or why it could not be.
+
+    said: the value in words, where the factor's own would not be true of it
+    """
 
     value: float | None
     evidence: str
+    said: str = ""
 
 
 class Contribution(Struct, frozen=True):
@@ -111,7 +115,7 @@ def _factor(key: str, measure: Measure | None) -> Contribution:
         evidence = measure.evidence if measure else "nobody asked"
         return Contribution(key, factor.name, factor.most, factor.most, "not known", evidence, measured=False)
     points = factor.points(measure.value)
-    said = factor.written(measure.value)
+    said = measure.said or factor.written(measure.value)
     return Contribution(key, factor.name, points, factor.most, said, measure.evidence, measured=True)
 
 

@@ -1,0 +1,166 @@
+"""Reads what a risk is assessed from: documents, health and records in Consul, calls and events from the shim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from outrider.errors import OutriderError
+from outrider.host.reports import CallsReport, EventsReport, UptimeReport, UptimeRow
+from outrider.migration.host_docs import plain, read_host_docs
+from outrider.migration.risk.factors import counted
+from outrider.migration.risk.observed import Observations, Outcome, Proof, Published, Record, Source, Traffic
+from outrider.migration.risk.prometheus import Prometheus
+from outrider.migration.store import ConsulStore
+from outrider.registry.client import Consul, decode
+from outrider.registry.kv import list_docs
+from outrider.registry.layout import SHIM
+from outrider.registry.leases import LEASES, decode_leases
+
+T = TypeVar("T")
+MIGRATIONS = "outrider/migrations/"
+BACKUPS = "outrider/backups/"
+OUTCOME = "/outcome"
+EVENTS = 10_000  # as many as a shim remembers
+SERVES = ("passing", "warning")
+
+Outcomes = Callable[[Consul], tuple[Outcome, ...]]
+"""Reads how migrations ended, oldest first. Raises OutriderError if that cannot be told."""
+
+
+class Shim(Protocol):
+    """What is asked of this host's shim (outrider.host.shim_client)."""
+
+    def get(self, path: str, kind: type[T]) -> T:
+        """GET a JSON answer. Raises OutriderError."""
+
+
+class _Registered(Struct):
+    ServiceMeta: dict[str, str] = field(default_factory=dict)
+
+
+def read_published(consul: Consul) -> Published:
+    """The documents of the fleet. Raises ConsulError, and OutriderError if there is no fleet."""
+    docs = ConsulStore(consul).read()
+    agents = {name: each.agent for name, each in docs.items() if each.agent}
+    if not agents:
+        raise OutriderError(f"Consul at {consul.address} holds no fleet", hint="run site.yml, or name a file: --fleet")
+    placements = {name: each.placement for name, each in docs.items() if each.placement}
+    return Published(agents, placements, plain(read_host_docs(consul)))
+
+
+def outcomes_in_kv(consul: Consul) -> tuple[Outcome, ...]:
+    """The records `outrider/migrations/<id>/outcome`. Raises OutriderError for one that is damaged."""
+    found = _listed(consul, MIGRATIONS, msgspec.Raw)
+    try:
+        ended = [msgspec.json.decode(raw, type=Outcome) for key, raw in found.items() if key.endswith(OUTCOME)]
+    except msgspec.MsgspecError as error:
+        raise OutriderError(f"an outcome under {MIGRATIONS} cannot be read: {error}") from error
+    return tuple(sorted(ended, key=lambda each: each.ended))
+
+
+def observe(
+    consul: Consul,
+    shim: Shim,
+    published: Published,
+    now: float,
+    *,
+    prometheus: Prometheus | None = None,
+    outcomes: Outcomes = outcomes_in_kv,
+) -> Observations:
+    """Everything that can be seen now. What cannot is said, not raised."""
+    silent: dict[Source, str] = {}
+
+    def seen(source: Source, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except OutriderError as error:
+            silent[source] = error.message
+            return None
+
+    environments = seen("environments", lambda: _environments(consul))
+    hosts = environments.keys() if environments else published.hosts.keys()
+    return Observations(
+        at=now,
+        health=seen("health", lambda: _health(consul, published)),
+        leases=seen("leases", lambda: _leases(consul)),
+        environments=environments,
+        traffic=seen("traffic", lambda: _traffic(shim, prometheus, published, set(hosts))),
+        record=seen("record", lambda: _record(shim, now)),
+        uptime=seen("uptime", lambda: _uptime(shim)),
+        outcomes=seen("outcomes", lambda: outcomes(consul)),
+        backups=seen("backups", lambda: _backups(consul, published)),
+        silent=silent,
+    )
+
+
+def _listed(consul: Consul, prefix: str, kind: type[T]) -> dict[str, T]:
+    # A list leaves out what the token may not read; a single key is refused. Without this, nothing looks like none.
+    consul.get(f"/v1/kv/{prefix}")
+    docs = list_docs(consul, prefix, kind)
+    if docs.problems:
+        raise OutriderError(f"documents cannot be read: {'; '.join(docs.problems[:3])}")
+    return {key: doc for key, (doc, _) in docs.docs.items()}
+
+
+def _health(consul: Consul, published: Published) -> Mapping[str, int]:
+    hosts = {placed.host for doc in published.placements.values() for placed in doc.instances}
+    seen = ConsulStore(consul).observe(hosts)
+    serve: Counter[str] = Counter()
+    for name, doc in published.placements.items():
+        spots = {(placed.instance, placed.host) for placed in doc.instances}
+        serve[name] = sum(spot in seen and seen[spot].status in SERVES for spot in spots)
+    return serve
+
+
+def _leases(consul: Consul) -> Mapping[str, str]:
+    consul.get(f"/v1/kv/{LEASES}")
+    leases, problems = decode_leases(consul.get(f"/v1/kv/{LEASES}", params={"recurse": ""}))
+    if problems:
+        raise OutriderError(f"leases cannot be read: {'; '.join(problems[:3])}")
+    return {name: lease.doc.holder if lease.session else "" for name, lease in leases.items()}
+
+
+def _environments(consul: Consul) -> Mapping[str, Mapping[str, str]]:
+    found = decode(consul.get(f"/v1/catalog/service/{SHIM}").body or b"[]", list[_Registered])
+    return {each.ServiceMeta["host"]: each.ServiceMeta for each in found if "host" in each.ServiceMeta}
+
+
+def _traffic(shim: Shim, prometheus: Prometheus | None, published: Published, hosts: set[str]) -> Mapping[str, Traffic]:
+    if prometheus:
+        return prometheus.traffic(published.agents, hosts)
+    rows = shim.get("/v1/calls", CallsReport).calls
+    others = len(hosts) - 1
+    partial = f"calls from {counted(others, 'other host')} are not (--prometheus)" if others > 0 else ""
+    found = {}
+    for name in published.agents:
+        mine = [row for row in rows if row.agent == name]
+        per_s, calls, failed = (sum(row.per_s for row in mine), sum(row.calls for row in mine),
+                                sum(row.failed for row in mine))  # fmt: skip
+        found[name] = Traffic(per_s, calls, failed, "this host's callers, the last 10 s", partial)
+    return found
+
+
+def _record(shim: Shim, now: float) -> Record:
+    events = shim.get(f"/v1/events?limit={EVENTS}", EventsReport).events
+    return Record(min((event.at for event in events), default=now), events)
+
+
+def _uptime(shim: Shim) -> Mapping[str, UptimeRow]:
+    return {row.agent: row for row in shim.get("/v1/uptime", UptimeReport).agents}
+
+
+def _backups(consul: Consul, published: Published) -> Mapping[str, Mapping[str, Proof]]:
+    found: dict[str, Any] = _listed(consul, BACKUPS, msgspec.Raw)
+    try:
+        return {
+            name: msgspec.json.decode(raw, type=dict[str, Proof])
+            for name, raw in found.items()
+            if name in published.agents
+        }
+    except msgspec.MsgspecError as error:
+        raise OutriderError(f"a record under {BACKUPS} cannot be read: {error}") from error
