@@ -11,6 +11,7 @@ from outrider.fleet.spec import Agent, Host
 FLEET = "outrider/fleet/"
 PLACEMENT = "outrider/placement/"
 HOSTS = "outrider/hosts/"
+BACKUPS = "outrider/backups/"
 RUN_LOCK = "outrider/locks/fleet"
 PLACER_LOCK = "outrider/locks/placer"
 TAG = "outrider"
