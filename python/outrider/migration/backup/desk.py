@@ -8,16 +8,17 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
-from outrider.errors import BackupError, ConsulError, OutriderError
+from outrider.errors import BackupError, ConsulError, ConsulUnreachable, OutriderError
 from outrider.host.config import Config
 from outrider.host.state import KeptStore
 from outrider.migration.backup.checks import self_check
 from outrider.migration.backup.making import Clock, Made, foresee, make, verify
-from outrider.migration.backup.model import LEVELS, Backup, Level, Subject
+from outrider.migration.backup.model import LEVELS, WHOLE_FLEET, Backup, Level, Row, Subject, row_of
 from outrider.migration.backup.record import publish
 from outrider.migration.backup.restoring import Restored, into_consul, into_folder, into_state
 from outrider.migration.backup.retention import Keep, outdated
@@ -40,10 +41,19 @@ class Failed(Struct, frozen=True):
     exit_code: int
 
 
+class Done(Struct, frozen=True):
+    """One backup that was made, proved again, or left as it is; in check mode what would be. `backup`: None if new."""
+
+    did: Literal["new", "proved", "nothing"]
+    level: Level
+    name: str
+    backup: Row | None
+
+
 class Outcome(Struct, frozen=True):
     """What a run over several did."""
 
-    made: tuple[Made, ...]
+    done: tuple[Done, ...]
     failed: tuple[Failed, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -92,7 +102,7 @@ class Desk:
                 failed.append(_failed(subject.name, subject.level, error))
         if not check_mode and any(each.did != "nothing" for each in made):
             warnings += self._publish({each.subject.agent for each in made})
-        return Outcome(tuple(made), tuple(failed), tuple(warnings))
+        return Outcome(tuple(map(_done, made)), tuple(failed), tuple(warnings))
 
     def verify(self, name: str = "", said: Callable[[str], None] = lambda text: None) -> Outcome:
         """Restore backups into scratch once more: one by its id, those of an agent or an instance, or all."""
@@ -106,8 +116,8 @@ class Desk:
                 agents.add(backup.subject.agent)
             except OutriderError as error:
                 failed.append(_failed(id, id.split(".")[1], error))
-                agents |= {backup.subject.agent for backup in self.vault.all()[0] if backup.id == id}
-        return Outcome(tuple(made), tuple(failed), tuple(self._publish(agents)))
+                agents |= _agents_of(id)
+        return Outcome(tuple(map(_done, made)), tuple(failed), tuple(self._publish(agents)))
 
     def _ids(self, name: str) -> list[str]:
         if name in (names := self.vault.names()):
@@ -122,6 +132,12 @@ class Desk:
 
     def _instances(self, agent: str) -> set[str]:
         return {backup.subject.instance for backup in self.vault.all()[0] if backup.subject.agent == agent}
+
+    def rows(self, name: str = "", level: Level | None = None) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+        """Those here, oldest first, and what is wrong with what cannot be read."""
+        backups, wrong = self.vault.all()
+        found = (b for b in backups if level in (None, b.subject.level) and (not name or name in _names(b.subject)))
+        return tuple(map(row_of, found)), tuple(wrong)
 
     def choose(self, name: str, level: Level | None = None) -> Backup:
         """A backup by its id, or the last proved one of an agent or an instance. Raises BackupError."""
@@ -150,7 +166,7 @@ class Desk:
             instance = backup.subject.instance
             folder = self.config.agent_state / instance
             return into_state(self.vault, backup, folder, lambda: runs(self.config, instance), check_mode=check_mode)
-        return into_consul(self.vault, backup, self._consul(), _who(), check_mode=check_mode)
+        return into_consul(self.vault, backup, self.consul(), _who(), check_mode=check_mode)
 
     def prune(self, keep: Keep, *, check_mode: bool = False) -> Pruned:
         """Remove backups that are outdated, and content that none needs. Raises BackupError."""
@@ -174,7 +190,7 @@ class Desk:
         wanted = levels or LEVELS
         if "state" in wanted:
             yield from (StateSource(self.config, kept) for kept in chosen.values() if kept.doc.agent.state)
-        consul = self._consul()
+        consul = self.consul()
         for agent in sorted({kept.doc.name for kept in chosen.values()}):
             if "configuration" in wanted:
                 yield ConfigurationSource(self.config, consul, agent, here)
@@ -195,7 +211,7 @@ class Desk:
         if server and "snapshot" in levels:
             yield SnapshotSource(self.config, consul)
 
-    def _consul(self) -> Consul:
+    def consul(self) -> Consul:
         """With the token for management where root finds one: on Consul's servers."""
         address = self.config.consul.address()
         if self._token_file:
@@ -210,8 +226,10 @@ class Desk:
         for agent in sorted(agents):
             try:
                 mine = [backup for backup in backups if backup.subject.agent == agent]
-                publish(self._consul(), agent, self.config.host, mine)
+                publish(self.consul(), agent, self.config.host, mine)
             except OutriderError as error:
+                if isinstance(error, ConsulUnreachable):
+                    return [*said, f"other hosts do not know of these backups: {error.message}"]
                 said.append(f"other hosts do not know of the backups of {agent or 'the fleet'}: {error.message}")
         return said
 
@@ -229,8 +247,20 @@ def _failed(subject: str, level: str, error: OutriderError) -> Failed:
     return Failed(subject, level, error.message, error.hint, error.exit_code)
 
 
+def _done(made: Made) -> Done:
+    return Done(made.did, made.subject.level, made.subject.name, row_of(made.backup) if made.backup else None)
+
+
 def _names(subject: Subject) -> tuple[str, ...]:
     return (subject.name, subject.agent)
+
+
+def _agents_of(id: str) -> set[str]:
+    """Whose a damaged backup may be: an instance's name is its agent's and a number."""
+    name, level = id.split(".")[:2]
+    if name == WHOLE_FLEET and level in ("kv", "snapshot"):
+        return {"", name}
+    return {name, name.rpartition("-")[0] or name}
 
 
 def _who() -> str:

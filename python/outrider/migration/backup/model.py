@@ -112,6 +112,44 @@ class Backup(Struct, frozen=True):
         return self.proof.verified_at if self.proof else 0.0
 
 
+class Row(Struct, frozen=True):
+    """A backup for people and programs: everything but the list of its files. `verified_at`: 0 if it does not count."""
+
+    id: str
+    level: Level
+    agent: str
+    instance: str
+    host: str
+    version: str
+    created: float
+    verified_at: float
+    size: int
+    count: int
+    checks: tuple[str, ...]
+    left_out: tuple[str, ...]
+    tool: str
+
+
+def row_of(backup: Backup) -> Row:
+    """Of a backup."""
+    manifest, subject = backup.manifest, backup.subject
+    return Row(
+        backup.id,
+        subject.level,
+        subject.agent,
+        subject.instance,
+        subject.host,
+        subject.version,
+        manifest.created,
+        backup.verified_at,
+        manifest.size,
+        manifest.count,
+        backup.proof.checks if backup.proof else (),
+        manifest.left_out,
+        manifest.tool,
+    )
+
+
 def identity(subject: Subject, created: float, digest: str) -> str:
     """Name of a backup. It carries the digest of its manifest, so that who changes one must rename it."""
     stamp = datetime.fromtimestamp(created, UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -14,7 +14,7 @@ from outrider.errors import ConsulConflict
 from outrider.migration.backup.model import Backup, Level
 from outrider.migration.risk.score import Measure
 from outrider.registry.client import Consul
-from outrider.registry.kv import Change, get_doc, put_docs
+from outrider.registry.kv import Change, get_doc, list_docs, put_docs
 from outrider.registry.layout import BACKUPS, FLEET, AgentDoc
 
 WHOLE = ".fleet"  # no agent can be called so
@@ -59,6 +59,28 @@ class Standing(Struct, frozen=True):
             return Measure(1, "; ".join(f"{level}: {why}" for level, why in sorted(self.lacking.items())))
         said = (f"{name} {kept.id} on {kept.host}" for name, kept in sorted(self.proved.items()))
         return Measure(0, "restored in time: " + ", ".join(said))
+
+
+class Known(Struct, frozen=True):
+    """One proved backup of the cluster. `agent` is empty for the whole fleet; `level` as in BackupsDoc."""
+
+    agent: str
+    level: str
+    id: str
+    host: str
+    verified_at: float
+    bytes: int
+
+
+def known_everywhere(consul: Consul, agent: str = "") -> tuple[Known, ...]:
+    """What the cluster knows, of one agent or of all. Raises ConsulError."""
+    docs = list_docs(consul, BACKUPS, BackupsDoc).docs
+    return tuple(
+        Known("" if name == WHOLE else name, level, kept.id, kept.host, kept.verified_at, kept.bytes)
+        for name, (doc, _) in sorted(docs.items())
+        for level, kept in sorted(doc.levels.items())
+        if agent in ("", name)
+    )
 
 
 def slot(backup: Backup) -> str:

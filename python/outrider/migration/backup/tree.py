@@ -70,7 +70,7 @@ def size_of(top: Path) -> int:
 
 
 def _walk(top: Path) -> Iterator[tuple[int, bytes, os.stat_result]]:
-    """Folder's descriptor, path below `top`, and what lies there; no link is followed, also none put there meanwhile."""
+    """A folder's descriptor, and path and kind of what lies in it; no link is followed, not one put there meanwhile."""
     above = os.fsencode(top)
 
     def refuse(error: OSError) -> None:

@@ -200,7 +200,7 @@ class Vault:
         self.disk.remove(gone)
 
     def sweep(self) -> int:
-        """Remove what no backup needs; how many objects. Nothing while one cannot be read: nobody knows what it needs."""
+        """Remove objects that no backup needs; how many. None while one cannot be read: who knows what it needs."""
         backups, wrong = self.all()
         if wrong:
             return 0
