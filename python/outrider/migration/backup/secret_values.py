@@ -19,11 +19,14 @@ def without_secrets(document: bytes) -> bytes:
 
 def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            key: KEPT_OUT if isinstance(item, str) and key != "secrets" and looks_secret(key) else _cleaned(item)
-            for key, item in value.items()
-        }
+        return {key: _clean(key, item) for key, item in value.items()}
     return [_cleaned(item) for item in value] if isinstance(value, list) else value
+
+
+def _clean(key: str, item: Any) -> Any:
+    if key == "secrets" or key.endswith("_FILE"):
+        return item  # paths
+    return KEPT_OUT if isinstance(item, str) and looks_secret(key) else _cleaned(item)
 
 
 def with_secrets(document: bytes, current: bytes | None, of: str) -> bytes:
