@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
+
+from outrider.errors import BackupError
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class Disk:
@@ -48,3 +53,9 @@ class Disk:
 
 def _private(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NOFOLLOW, 0o600)
+
+
+def said(error: OSError, where: Path) -> BackupError:
+    """For people. `where`: if the error does not say."""
+    hint = "make room there, then run it again" if error.errno in _FULL else ""
+    return BackupError(f"{error.filename or where}: {error.strerror or error}", hint=hint)

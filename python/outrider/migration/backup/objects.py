@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from outrider.errors import BackupDamaged
-from outrider.migration.backup.disk import Disk
+from outrider.migration.backup.disk import Disk, said
 
 PIECE = 4 << 20  # a file that grew, or was changed in one place, shares all its other pieces with the backup before
 
@@ -43,11 +43,17 @@ class Objects:
         self._staged: dict[str, Path] = {}
 
     def put(self, piece: bytes) -> str:
-        """Stage it unless it is there whole. One that is there damaged is replaced, which mends older backups too."""
+        """Stage it unless it is there whole. Raises BackupError.
+
+        One that is there damaged is replaced, which mends older backups too.
+        """
         digest = digest_of(piece)
         if digest and digest not in self._staged and not is_whole(place(self._root, digest), digest):
             path = self._incoming / digest
-            self._disk.write(path, piece)
+            try:
+                self._disk.write(path, piece)
+            except OSError as error:  # else it would be taken for one of what is being copied
+                raise said(error, path) from error
             self._staged[digest] = path
         return digest
 

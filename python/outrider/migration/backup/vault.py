@@ -9,7 +9,6 @@ ID/proof.json           that it was restored once; removed when `verify` finds i
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -23,12 +22,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from outrider.errors import BackupDamaged, BackupError
-from outrider.migration.backup.disk import Disk
+from outrider.migration.backup.disk import Disk, said
 from outrider.migration.backup.model import FORMAT, Backup, Manifest, Proof, identity
 from outrider.migration.backup.objects import Objects, all_objects
 
 ROOM = 1.2  # times what is to be written must be free
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 NEW, GONE = ".new-", ".gone-"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[a-z]+\.\d{8}T\d{6}Z\.([0-9a-f]{16})")
 
@@ -70,7 +68,7 @@ class Vault:
             self.disk.folder(self.objects)
             lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise _said(error, self.root) from error
+            raise said(error, self.root) from error
         try:
             if os.fstat(lock).st_mode & 0o077:
                 os.fchmod(lock, 0o700)
@@ -79,7 +77,7 @@ class Vault:
                 self.disk.remove(left)
             yield
         except OSError as error:
-            raise _said(error, self.root) from error
+            raise said(error, self.root) from error
         finally:
             os.close(lock)
 
@@ -147,7 +145,7 @@ class Vault:
             hint = "`outrider backup list` shows those that are here"
             raise BackupError(f"no backup {id} in {self.root}", hint=hint) from None
         except OSError as error:
-            raise _said(error, path) from error
+            raise said(error, path) from error
         except msgspec.MsgspecError as error:
             raise BackupDamaged(f"backup {id}: {path} is damaged: {error}", hint=_ANOTHER) from error
         self._check_manifest(id, path, file, manifest)
@@ -180,7 +178,7 @@ class Vault:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _said(error, self.root) from error
+            raise said(error, self.root) from error
 
     def all(self) -> tuple[list[Backup], list[str]]:
         """Those that can be read, oldest first, and what is wrong with the others."""
@@ -212,8 +210,3 @@ class Vault:
 
 
 _ANOTHER = "it is not restored from; take another one: `outrider backup list`"
-
-
-def _said(error: OSError, where: Path) -> BackupError:
-    hint = "make room there, then run it again" if error.errno in _FULL else ""
-    return BackupError(f"{error.filename or where}: {error.strerror or error}", hint=hint)
