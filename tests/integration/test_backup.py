@@ -25,7 +25,7 @@ from outrider.registry.layout import BACKUPS, FLEET, HOSTS, PLACEMENT, RUN_LOCK,
 from outrider.registry.lock import RunLock
 
 pytestmark = pytest.mark.integration
-SECRET = "hunter2-is-no-password"
+HIDDEN = "hunter2-is-no-password"
 
 
 def doc(name: str, **agent: object) -> AgentDoc:
@@ -33,7 +33,7 @@ def doc(name: str, **agent: object) -> AgentDoc:
 
 
 def publish(server: ConsulServer) -> None:
-    environment = {"API_KEY": SECRET, "MODE": "fast"}
+    environment = {"API_KEY": HIDDEN, "MODE": "fast"}
     docs = [
         Change(FLEET + "A", doc("A", state=True, environment=environment, secrets={"TOKEN": "/etc/token"}), 0),
         Change(PLACEMENT + "A", PlacementDoc("A", (Placed("A-1", "h1", "v1"),)), 0),
@@ -148,12 +148,12 @@ def test_a_configuration_has_no_secret_and_takes_it_from_what_is_in_use(
     desk.restore(backup, tmp_path / "look")
     files = {str(path.relative_to(tmp_path / "look")): path.read_text() for path in (tmp_path / "look").rglob("*.json")}
     assert sorted(files) == ["agent.json", "launches/A-1.json", "placement.json"]
-    assert not [name for name, text in files.items() if SECRET in text]
+    assert not [name for name, text in files.items() if HIDDEN in text]
     assert "/etc/token" in files["agent.json"]
     assert '"TOKEN_FILE": "/etc/token"' in files["launches/A-1.json"]
     found, index = get_doc(consul.client, FLEET + "A", AgentDoc)
     assert found
-    changed = msgspec.structs.replace(found.agent, environment={"API_KEY": SECRET, "MODE": "slow"})
+    changed = msgspec.structs.replace(found.agent, environment={"API_KEY": HIDDEN, "MODE": "slow"})
     put_docs(consul.client, [Change(FLEET + "A", msgspec.structs.replace(found, agent=changed), index)])
     assert desk.restore(backup).changed
     assert everything(consul) == before

@@ -13,9 +13,9 @@ import pytest
 
 from full_disk import full_disk
 from outrider.errors import BackupError
+from outrider.migration.backup import tree
 from outrider.migration.backup.checks import self_check
 from outrider.migration.backup.disk import Disk
-from outrider.migration.backup import tree
 from outrider.migration.backup.making import verify
 from unit.migration.backup.scene import Scene
 
