@@ -39,13 +39,13 @@ Found = dict[bytes, Look]
 
 
 def copied(
-    top: Path, put: Put, *, sleep: Callable[[float], None] = time.sleep, passes: int = PASSES
+    top: Path, put: Put, *, passes: int = PASSES, now_ns: Callable[[], int] = time.time_ns
 ) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
     """The entries of a folder, and what was left out. Raises BackupError if it never rests, or cannot be read."""
     known: Found = {}
     for number in range(passes):
         try:
-            found = _pass(top, put, known)
+            found = _pass(top, put, known, now_ns)
         except OSError as error:
             where = os.fsdecode(error.filename) if error.filename else top
             raise BackupError(f"{where}: {error.strerror}") from error
@@ -53,7 +53,7 @@ def copied(
             return _sorted(found)
         restless = sorted(written(path) for path, look in found.items() if known.get(path) != look or not look.settled)
         known = found
-        sleep(TICK_NS / 1e9 * 2**number)
+        time.sleep(TICK_NS / 1e9 * 2**number)
     some = ", ".join(restless[:5]) + (f" and {len(restless) - 5} more" if len(restless) > 5 else "")
     raise BackupError(
         f"{top}: changed each of {passes} times that it was copied: {some or 'what is gone by now'}",
@@ -87,7 +87,7 @@ def _walk(top: Path) -> Iterator[tuple[int, bytes, os.stat_result]]:
                 yield fd, path, os.stat(name, dir_fd=fd, follow_symlinks=False)
 
 
-def _pass(top: Path, put: Put, known: Found) -> Found:
+def _pass(top: Path, put: Put, known: Found, now_ns: Callable[[], int]) -> Found:
     found = {}
     for fd, path, seen in _walk(top):
         before = known.get(path)
@@ -95,13 +95,12 @@ def _pass(top: Path, put: Put, known: Found) -> Found:
             found[path] = before
             continue
         with contextlib.suppress(FileNotFoundError):  # gone meanwhile: the next pass will not see it
-            found[path] = _look(fd, path, seen, put)
+            found[path] = _look(fd, path, seen, put, now_ns())
     return found
 
 
-def _look(fd: int, path: bytes, seen: os.stat_result, put: Put) -> Look:
+def _look(fd: int, path: bytes, seen: os.stat_result, put: Put, began_ns: int) -> Look:
     name, plain = os.path.basename(path), written(path)
-    began_ns = time.time_ns()
     if stat.S_ISREG(seen.st_mode):
         return _read(fd, name, plain, put, began_ns)
     entry = None

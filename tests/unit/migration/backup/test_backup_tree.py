@@ -164,27 +164,39 @@ def test_a_file_that_changes_while_it_is_copied_is_copied_again(source: Path, tm
     assert (tmp_path / "to" / "a").read_text() == f"two {times - 1}"
 
 
-def test_a_change_of_the_same_length_within_one_tick_of_the_clock_is_seen(source: Path, tmp_path: Path) -> None:
-    """The file system's clock stands still for milliseconds: the times of the file say nothing then."""
+def test_a_change_within_one_tick_of_the_clock_is_seen(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system's clock stands still for milliseconds, and its times say nothing then."""
+    monkeypatch.setattr(tree, "_signature", lambda seen: (seen.st_ino, seen.st_mode, seen.st_size))
     memory = Busy(1, lambda: (source / "a").write_text("two"))
-    entries, _ = copied(source, memory)
+    changed_ns = (source / "a").stat().st_ctime_ns
+    clock = iter([changed_ns + 1_000_000] * 3)  # one look at each thing, and later ones when all is quiet
+    entries, _ = copied(source, memory, now_ns=lambda: next(clock, changed_ns + 10**12))
     (tmp_path / "to").mkdir()
     put_back(entries, tmp_path / "to", memory.read)
     assert (tmp_path / "to" / "a").read_text() == "two"
 
 
-def test_two_files_are_of_one_instant(source: Path, tmp_path: Path) -> None:
-    """`b` is written after `a` always; a copy with the new `b` and the old `a` never was on the disk."""
+def test_all_files_are_of_one_instant(source: Path, tmp_path: Path) -> None:
+    """The new `z` with the old `a` never was on the disk: both were written while `m`, between them, was copied."""
+    for name in "amz":
+        (source / name).write_text(name)
 
-    def both() -> None:
-        (source / "a").write_text("two")
-        (source / "b").write_text("two")
+    def act() -> None:
+        (source / "a").write_text("new")
+        (source / "z").write_text("new")
 
-    memory = Busy(1, both)
-    entries, _ = copied(source, memory)
+    class When(Memory):
+        def seen(self, piece: bytes) -> None:
+            if piece == b"m":
+                act()
+
+    memory = When()
+    entries, _ = copied(source, memory, now_ns=lambda: 1 << 62)
     (tmp_path / "to").mkdir()
     put_back(entries, tmp_path / "to", memory.read)
-    assert [(tmp_path / "to" / name).read_text() for name in "ab"] == ["two", "two"]
+    assert [(tmp_path / "to" / name).read_text() for name in "amz"] == ["new", "m", "new"]
 
 
 def test_a_file_that_goes_and_one_that_comes_are_noticed(source: Path) -> None:
