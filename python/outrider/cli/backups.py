@@ -109,7 +109,8 @@ def _say_restored(restored: Restored, *, done: bool) -> None:
         if restored.kept:
             print(f"what was there is in {restored.kept}: remove it when all is well")
     else:
-        print(f"{restored.id}: would be restored into {restored.into}; nothing was written, --apply does it")
+        first = f"; it runs: `{restored.first}` first" if restored.first else ""
+        print(f"{restored.id}: would be restored into {restored.into}; nothing was written, --apply does it{first}")
 
 
 def show(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from outrider.migration.backup.sources import ConfigurationSource, KeysSource, S
 from outrider.migration.backup.vault import Vault
 from outrider.registry.client import Consul, connect
 
+# The shim's user writes these names, and they become paths that root reads.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SERVER_CONFIG = Path("/etc/consul.d/consul.json")
 
 
@@ -183,6 +186,7 @@ class Desk:
 
     def _sources(self, name: str, levels: Sequence[Level]) -> Iterator[Source | Failed]:
         here = KeptStore(self.config.state_dir).load()
+        here = {key: kept for key, kept in here.items() if _NAME.fullmatch(kept.placed.instance)}
         chosen = {key: kept for key, kept in here.items() if name in ("", key, kept.doc.name)}
         if name and not chosen:
             known = ", ".join(sorted(here)) or "none"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from outrider.errors import BackupDamaged
-from outrider.migration.backup.model import Backup, Manifest, Proof, Subject, tool_version
+from outrider.migration.backup.model import Backup, Manifest, Proof, Subject, content_digest, tool_version
 from outrider.migration.backup.objects import Counting, Put
 from outrider.migration.backup.scratch import SelfCheck, restored_and_checked
 from outrider.migration.backup.sources import Source
@@ -78,14 +76,13 @@ def unchanged(vault: Vault, manifest: Manifest) -> Backup | None:
 def _collected(source: Source, put: Put, now: float) -> Manifest:
     entries, left_out = source.collect(put)
     files = [entry for entry in entries if entry.kind == "file"]
-    content = msgspec.json.encode([entry.content() for entry in entries])
     return Manifest(
         subject=source.subject,
         created=now,
         entries=entries,
         size=sum(entry.size for entry in files),
         count=len(files),
-        source=hashlib.sha256(content).hexdigest(),
+        source=content_digest(entries),
         tool=tool_version(),
         left_out=left_out,
     )

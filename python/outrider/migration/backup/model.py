@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, get_args
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+import msgspec
 from msgspec import Struct
 
 Level = Literal["configuration", "kv", "state", "snapshot"]
@@ -59,6 +62,11 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     def content(self) -> tuple[object, ...]:
         """What it is, without when and in which pieces it was written."""
         return (self.path, self.kind, self.mode, self.size, self.sha256, self.target, self.owner)
+
+
+def content_digest(entries: Iterable[Entry]) -> str:
+    """The same for the same content, whenever it was written."""
+    return hashlib.sha256(msgspec.json.encode([entry.content() for entry in entries])).hexdigest()
 
 
 class Manifest(Struct, frozen=True):

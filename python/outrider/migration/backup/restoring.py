@@ -14,11 +14,11 @@ from msgspec import Raw, Struct
 
 from outrider.errors import BackupDamaged, BackupError
 from outrider.migration.backup.keys import Key, agent_keys, fleet_keys, key_of, read_keys
-from outrider.migration.backup.model import Backup
-from outrider.migration.backup.objects import read
+from outrider.migration.backup.model import Backup, content_digest
+from outrider.migration.backup.objects import Counting, read
 from outrider.migration.backup.secret_values import with_secrets
 from outrider.migration.backup.sources import AGENT, KEYS, PLACED, SNAPSHOT
-from outrider.migration.backup.tree import put_back
+from outrider.migration.backup.tree import copied, put_back
 from outrider.migration.backup.vault import Vault
 from outrider.migration.diff import Shown, plain_text
 from outrider.registry.client import Consul
@@ -31,7 +31,10 @@ RESTORED = (FLEET, PLACEMENT, HOSTS)
 
 
 class Restored(Struct, frozen=True):
-    """What was put back, or would be. `diff`: of documents; `kept`: where what was there before is now."""
+    """What was put back, or would be.
+
+    diff: of documents; kept: where what was there before is now; first: the command that is needed before
+    """
 
     id: str
     changed: bool
@@ -39,10 +42,13 @@ class Restored(Struct, frozen=True):
     diff: tuple[Shown, ...] = ()
     kept: str = ""
     left_alone: tuple[str, ...] = ()
+    first: str = ""
 
 
 def into_folder(vault: Vault, backup: Backup, to: Path) -> Restored:
     """Into a new or empty folder, complete or not at all. Raises BackupError."""
+    if _is_there(backup, to):
+        return Restored(backup.id, False, str(to))
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise BackupError(f"{to}: is there already, and not an empty folder", hint="give --to a new folder")
     with vault.alone():
@@ -56,9 +62,12 @@ def into_state(
     vault: Vault, backup: Backup, folder: Path, runs: Callable[[], bool], *, check_mode: bool = False
 ) -> Restored:
     """In the place of an instance's state folder; what is there stays beside it. Raises BackupError while it runs."""
-    _refuse_running(backup, runs)
     if check_mode:
-        return Restored(backup.id, True, str(folder))
+        first = f"outrider stop {backup.subject.instance}" if runs() else ""
+        return Restored(backup.id, not _is_there(backup, folder), str(folder), first=first)
+    _refuse_running(backup, runs)
+    if _is_there(backup, folder):
+        return Restored(backup.id, False, str(folder))
     with vault.alone():
         made = _made_beside(vault, backup, folder)
         try:
@@ -70,6 +79,10 @@ def into_state(
             raise
         vault.disk.sync(folder.parent)
     return Restored(backup.id, True, str(folder), kept=kept)
+
+
+def _is_there(backup: Backup, folder: Path) -> bool:
+    return folder.is_dir() and content_digest(copied(folder, Counting())[0]) == backup.manifest.source
 
 
 def _refuse_running(backup: Backup, runs: Callable[[], bool]) -> None:

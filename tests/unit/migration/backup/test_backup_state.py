@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from outrider.errors import BackupError
@@ -124,6 +125,7 @@ def test_a_running_instance_keeps_its_state(scene: Scene, desk: Desk) -> None:
         with pytest.raises(BackupError, match="A-1 runs: its state is not replaced under it") as refusal:
             desk.restore(desk.choose("A"))
         assert "outrider stop A-1" in refusal.value.hint
+        assert desk.restore(desk.choose("A"), check_mode=True).first == "outrider stop A-1"
         desk.restore(desk.choose("A"), scene.folder / "to")
         assert (scene.folder / "to" / "notes").read_text() == "one"
     finally:
@@ -146,6 +148,15 @@ def test_without_a_state_folder_the_next_command_is_named(scene: Scene, desk: De
     outcome = desk.create("A", ["state"])
     assert "is not on this host" in outcome.failed[0].error
     assert "outrider status" in outcome.failed[0].hint
+
+
+def test_an_instance_whose_name_leads_elsewhere_is_none_of_ours(scene: Scene, desk: Desk) -> None:
+    """The shim's user writes what is kept of instances, and root reads it."""
+    placed = msgspec.structs.replace(scene.kept.placed, instance="../../log")
+    path = scene.config.state_dir / "instances" / "B-1.json"
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(scene.kept, placed=placed)))
+    (scene.folder / "log").mkdir()
+    assert [done.name for done in desk.create("", ["state"]).done] == ["A-1"]
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_here(desk: Desk) -> None:
