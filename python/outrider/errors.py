@@ -10,6 +10,8 @@
     |-- UnknownMigration        no migration of that id is in Consul
     |-- MigrationRefused        it cannot be done as it was asked; nothing was changed
     |-- RolloutFailed           an agent did not get well and was put back; says what was done and what not
+    |-- BackupError             a backup could not be made or restored
+    |   `-- BackupDamaged       it is not what it was when it was made; names the backup and the file
     |-- FrameError              bytes that are no frame of ours
     |-- CallError               a call between agents gave no answer
     |   |-- NoInstance          nobody serves the agent, or every circuit to it is open: nothing was sent
@@ -98,6 +100,14 @@ class RolloutFailed(OutriderError):
         super().__init__(message, hint=hint)
         self.done = done
         self.not_done = not_done
+
+
+class BackupError(OutriderError):
+    """A backup could not be made or restored."""
+
+
+class BackupDamaged(BackupError):
+    """A backup is not what it was when it was made; the message names it, the file, what was expected and found."""
 
 
 class FrameError(OutriderError):

@@ -93,10 +93,12 @@ def test_a_host_may_change_its_own_and_no_other(fleet: Fleet) -> None:
 def test_a_host_may_not_write_what_other_hosts_read(fleet: Fleet, host: str) -> None:
     mine = token_of(fleet, host)
     keys = [f"outrider/fleet/{here(fleet, host)}", "outrider/locks/fleet", "outrider/locks/consul-restart", "anything"]
+    keys += ["outrider/backups/.fleet"]
     if host == "lab4":  # no Consul server: it is never elected to place what another host ran
         agents = {row["agent"] for row in fleet.status()["instances"] if row["host"] in ("lab1", "lab2")}
         others = sorted(agents - {"ObservabilityHub"})[0]
         keys += [f"outrider/placement/{others}", "outrider/hosts/lab1", "outrider/hosts/lab4", "outrider/locks/placer"]
+        keys += [f"outrider/backups/{others}"]
     for key in keys:
         before = fleet.consul(host, f"kv/{key}")
         assert fleet.consul(host, f"kv/{key}", token=mine, method="PUT", data={})[0] == 403, key

@@ -74,6 +74,9 @@ def build_parser(words: Iterable[str] = ("fleet",)) -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_looking(commands)
     _add_acting(commands)
+    from outrider.cli.backup_parser import add_backup_commands
+
+    add_backup_commands(commands)
     if "fleet" in words:
         from outrider.cli.fleet_commands import add_fleet_commands
 

@@ -13,6 +13,7 @@ from outrider.errors import HostError
 from outrider.registry.address import Address
 
 AGENT_STATE = Path("/var/lib/outrider-agents")
+BACKUPS = Path("/var/lib/outrider-backups")
 
 
 class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +67,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http_tls: without it, http_host must be a loopback address
     peers_key_file: the fleet's key for datagrams between shims, mode 0600; without it there are none
     peers_port: UDP port of them, on `address`, the same on all hosts
+    backups_dir: folder of this host's backups, of whoever makes them
     """
 
     fleet: str
@@ -89,6 +91,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local_ports: Path | None = None
     peers_key_file: Path | None = None
     peers_port: int = 9322
+    backups_dir: Path | None = None
 
     @property
     def releases(self) -> Path:
@@ -99,6 +102,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def agent_state(self) -> Path:
         """Folder of the instances' state folders. Those that systemd makes lie beside ours: root must not follow us."""
         return AGENT_STATE if self.supervisor == "systemd" else self.state_dir / "agents"
+
+    @property
+    def backups(self) -> Path:
+        """Folder of the backups. On systemd hosts root makes them, who must not follow the shim's user: beside ours."""
+        return self.backups_dir or (BACKUPS if self.supervisor == "systemd" else self.state_dir / "backups")
 
     @property
     def socket(self) -> Path:

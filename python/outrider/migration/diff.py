@@ -68,8 +68,11 @@ def _text(docs: Documents) -> str:
 
 
 def _plain(doc: Any) -> str:
-    if doc is None:
-        return ""
+    return "" if doc is None else plain_text(doc)
+
+
+def plain_text(doc: Any) -> str:
+    """A document as YAML, without what looks secret."""
     return str(yaml.safe_dump(_without_secrets(msgspec.to_builtins(doc)), sort_keys=True, allow_unicode=True))
 
 
@@ -83,6 +86,11 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _hide(key: Any, value: Any) -> Any:
-    if isinstance(value, str | int | float) and not isinstance(value, bool) and _SECRET.search(str(key)):
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and looks_secret(str(key)):
         return _HIDDEN
     return _without_secrets(value)
+
+
+def looks_secret(name: str) -> bool:
+    """Whether what is called so is better not shown."""
+    return _SECRET.search(name) is not None

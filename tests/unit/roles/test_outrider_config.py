@@ -26,6 +26,7 @@ def render(tmp_path: Path, labels: dict[str, object], secure: bool = False) -> C
             outrider_free_ports=True,
             outrider_local_ports=secure,
             outrider_releases_folder="/opt/outrider/releases",
+            outrider_backup_folder="/srv/backups",
             outrider_http_host="127.0.0.1",
             outrider_starts=8,
             outrider_placer=not secure,
@@ -74,4 +75,5 @@ def test_a_secured_shim_has_a_token_and_a_certificate(tmp_path: Path) -> None:
     assert not config.placer
     assert config.http_tls.cert_file == Path("/etc/outrider/tls/host.pem")
     assert config.calls_tls == Path("/etc/outrider/calls")
+    assert config.backups == Path("/srv/backups")
     assert (config.peers_key_file, config.peers_port) == (Path("/etc/outrider/peers.key"), 9333)
