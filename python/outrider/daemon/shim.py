@@ -295,7 +295,8 @@ class Shim:
             try:
                 self.calls.tick()
                 self.history.tick()
-                self.singletons.keeper.tick()
+                if self.singletons.tick():
+                    self.publisher.changed()
                 for renew in self.renewals:
                     await renew()
                 if await self.feed.confirm():
