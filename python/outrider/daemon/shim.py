@@ -112,6 +112,7 @@ class Shim:
             removed=self._local_removed,
             serves=self.publisher.serves,
             lacks=lambda instance: self.degradation.reasons.get(instance, ""),
+            holds_lease=self.singletons.holds_lease,
         )
         self.lag = LoopLag()
         self.care = Care(lambda: self.agents.runners, self.lag.late_since)
@@ -270,6 +271,7 @@ class Shim:
     def _lease_changed(self, local: Local | None) -> None:
         self.publisher.changed()
         if local:
+            self.agents.lease_changed(local.instance)
             self.registrar.want(service_of(local, self.config.host, self.config.address))
 
     def _members_changed(self) -> None:
@@ -297,6 +299,7 @@ class Shim:
                 self.history.tick()
                 if self.singletons.tick():
                     self.publisher.changed()
+                self.agents.tick()
                 for renew in self.renewals:
                     await renew()
                 if await self.feed.confirm():
