@@ -118,6 +118,7 @@ class Shim:
             removed=self._local_removed,
             serves=self.publisher.serves,
             lacks=lambda instance: self.degradation.reasons.get(instance, ""),
+            holds_lease=self.singletons.holds_lease,
         )
         self.lag = LoopLag()
         self.care = Care(lambda: self.agents.runners, self.lag.late_since)
@@ -301,6 +302,7 @@ class Shim:
     def _lease_changed(self, local: Local | None) -> None:
         self.publisher.changed()
         if local:
+            self.agents.lease_changed(local.instance)
             self.registrar.want(service_of(local, self.config.host, self.config.address))
 
     def _members_changed(self) -> None:
@@ -327,7 +329,9 @@ class Shim:
             try:
                 self.calls.tick()
                 self.history.tick()
-                self.singletons.keeper.tick()
+                if self.singletons.tick():
+                    self.publisher.changed()
+                self.agents.tick()
                 for renew in self.renewals:
                     await renew()
                 if await self.feed.confirm():

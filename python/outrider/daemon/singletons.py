@@ -11,8 +11,7 @@ from outrider.failover.confirm import Confirming
 from outrider.failover.failsafe import Failsafe
 from outrider.failover.keeper import LeaseKeeper
 from outrider.failover.rules import STOP_S
-from outrider.fleet.effective import may_run_on
-from outrider.fleet.ports import CALL
+from outrider.fleet.effective import is_fenced, may_run_on
 from outrider.fleet.spec import Agent, Host
 from outrider.host.config import Config
 from outrider.host.peers import Peers
@@ -87,8 +86,10 @@ class Singletons:
             return
         agent, instance, keeper = local.doc.name, local.instance, self.keeper
         members = tuple(Member(placed.instance, placed.host) for placed in placement.instances if placed.state == "run")
-        alive = local.pid is not None
-        ready = alive and local.status in ("passing", "warning")
+        cold = local.doc.agent.fence is not None  # then it holds the lease first, and its process starts after
+        well = local.status in ("passing", "warning")
+        alive = local.pid is not None or (cold and (well or local.status == "starting"))
+        ready = alive and well
         view = self._view()
         hosts = view.hosts
         inventory = [doc.host for doc in hosts.values()] or [Host(name) for name in placed_hosts(view)]
@@ -102,10 +103,11 @@ class Singletons:
             self.handovers.follow(local, placement)
             return
         if not alive:
-            keeper.give_up(agent, instance, local.detail)
+            # What it left behind is ended by the time that others get its lease, and knows of none.
+            keeper.give_up(agent, instance, local.detail, after_s=STOP_S if cold else 0.0)
         elif local.status == "stopped":
             keeper.close(agent, instance)
-        elif local.detail.startswith(SUSPICION) and self._stood_by(agent, instance):
+        elif local.detail.startswith(SUSPICION) and not cold and self._stood_by(agent, instance):
             # It lives, and may be at work: the next one waits until it has stopped.
             keeper.give_up(agent, instance, local.detail, after_s=STOP_S)
 
@@ -127,6 +129,10 @@ class Singletons:
         """Whom a holder here is to pass its lease to may have become well, or a member."""
         for local in self._locals.values():
             self._follow_handover(local)
+
+    def holds_lease(self, instance: str) -> bool:
+        """Whether an instance here holds the lease at this moment: what its process or its dead-man reads."""
+        return self.keeper.file(instance).is_granted
 
     def forget(self, instance: str) -> None:
         """It is no longer placed here."""
@@ -210,10 +216,10 @@ def placed_hosts(view: View) -> frozenset[str]:
 def is_sole(agent: Agent, placed: Placed, hosts: Iterable[Host]) -> bool:
     """Whether no other host takes it over by itself, so that its holder need not fear another.
 
-    Nobody takes over an agent that does not serve calls either, because nothing would stop its process.
+    Nobody takes over an agent either that does not stop when it loses its lease.
     """
     if agent.standbys:
         return False
-    if CALL not in agent.ports:
+    if not is_fenced(agent):
         return True
     return [host.name for host in hosts if may_run_on(agent, host)] == [placed.host]

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from outrider.failover.decision import Decision, Decisions
 from outrider.failover.floor import Floor
+from outrider.fleet.effective import is_fenced
 from outrider.fleet.ports import CALL
 from outrider.fleet.rooms import Want
 from outrider.fleet.spec import Agent
@@ -25,7 +26,10 @@ HAND_OVER_S = 5.0  # then a holder is ended that did not pass on its lease: it w
 STARTS_PER_HOST = 4
 STARTS_AT_ONCE = 8
 
-UNFENCED = f"it does not serve calls (`ports: {{{CALL}: auto}}`), so nothing stops it there when it loses its lease"
+UNFENCED = (
+    f"it neither serves calls (`ports: {{{CALL}: auto}}`) nor has a dead-man (`fence: deadman`), so nothing stops it "
+    "there when it loses its lease"
+)
 
 Spot = tuple[str, str]
 """An instance and a host: while it moves it has two."""
@@ -39,6 +43,7 @@ class Picture(Struct, frozen=True):
     passing: instances that pass, since when
     starting: instances that were placed by earlier decisions and do not pass yet
     leases: of singletons, as last read
+    wall: Unix seconds now, for what depends on the time of day
     """
 
     agents: Mapping[str, AgentDoc]
@@ -51,6 +56,7 @@ class Picture(Struct, frozen=True):
     passing: Mapping[Spot, float] = {}
     starting: frozenset[Spot] = frozenset()
     leases: Mapping[str, LeaseDoc] = {}
+    wall: float = 0.0
 
 
 def decide(picture: Picture) -> Decisions:
@@ -154,7 +160,7 @@ def _lost(picture: Picture, floor: Floor, want: Want) -> Iterator[Decision]:
             continue
         if agent.mode == "singleton" and others and picture.now - picture.lost[placed.host] < STANDBY_S:
             continue
-        if agent.mode == "singleton" and CALL not in agent.ports:
+        if agent.mode == "singleton" and not is_fenced(agent):
             reason = f"{placed.host} is lost, and may only be cut off: {UNFENCED}"
             yield Decision(want.name, placed.instance, placed.host, None, reason, "move", "lost")
             continue
@@ -192,7 +198,7 @@ def _elsewhere(
 
 def _returning(picture: Picture, floor: Floor, want: Want) -> Iterator[Decision]:
     agent = picture.agents[want.name].agent
-    if agent.failback_s is None:
+    if agent.failback_s is None or not in_window(agent.failback_window, picture.wall):
         return
     for placed in _single(picture, want):
         well_s = picture.now - picture.well.get(placed.home, picture.now)
@@ -204,6 +210,15 @@ def _returning(picture: Picture, floor: Floor, want: Want) -> Iterator[Decision]
             how = _way_of(agent)
             reason = f"{placed.home}, its home, has been well for {agent.failback_s:g} s"
             yield Decision(want.name, placed.instance, placed.host, placed.home, reason, how, "failback", entry)
+
+
+def in_window(window: str | None, wall: float) -> bool:
+    """Whether it is now, in UTC, from the first time of day to before the second; at any time if there is none."""
+    if window is None:
+        return True
+    start, end = (60 * int(time[:2]) + int(time[3:]) for time in window.split("-"))
+    minute = int(wall // 60) % (24 * 60)
+    return start <= minute < end if start < end else minute >= start or minute < end
 
 
 def _in_turn(made: Iterable[Decision], picture: Picture) -> Iterator[Decision]:

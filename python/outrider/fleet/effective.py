@@ -12,7 +12,7 @@ from outrider.fleet.spec import Agent, Host, Probe
 
 # What changes how people and Consul see an agent, but not its process.
 _SEEN = ("tags", "tier", "description")
-_PLACED = ("hosts", "labels", "count", "standbys", "mode", "restart", "failback_s", "needs")
+_PLACED = ("hosts", "labels", "count", "standbys", "mode", "restart", "failback_s", "failback_window", "needs")
 _NOT_RUNNING = _SEEN + _PLACED
 
 
@@ -36,6 +36,11 @@ def may_run_on(agent: Agent, host: Host) -> bool:
     return (not named or any(name in named for name in (host.name, *host.groups))) and all(
         host.labels.get(label) == value for label, value in agent.labels.items()
     )
+
+
+def is_fenced(agent: Agent) -> bool:
+    """Whether an instance of it that loses its lease stops in time: by the library, or by its dead-man."""
+    return CALL in agent.ports or agent.fence is not None
 
 
 def probe_port(agent: Agent, probe: Probe) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from outrider.fleet.effective import agent_on, default_probes, probe_port
+from outrider.fleet.effective import agent_on, default_probes, is_fenced, probe_port
 from outrider.fleet.ports import CALL
 from outrider.fleet.source import Place, Source
 from outrider.fleet.spec import Agent, Fleet, Host
@@ -45,6 +45,7 @@ def agent_problems(written: Written, name: str) -> Iterator[str]:
     agent = written.fleet.agents[name]
     yield from _what_runs(written, name, agent)
     yield from _mode(written, name, agent)
+    yield from _failback(written, name, agent)
     yield from _variables(written, name, agent)
     if agent.code is not None:
         yield from _code(written, name, agent)
@@ -70,9 +71,25 @@ def _mode(written: Written, name: str, agent: Agent) -> Iterator[str]:
         yield written.at(name, ("count",), "a singleton has no count; its warm copies are `standbys`")
     if agent.mode == "replicated" and agent.standbys:
         yield written.at(name, ("standbys",), "only a singleton has standbys; more replicas are `count`")
-    if agent.mode == "singleton" and agent.standbys and CALL not in agent.ports:
+    if agent.mode == "replicated" and agent.fence:
+        yield written.at(name, ("fence",), "only a singleton has a lease that ends: `mode: singleton`")
+    if agent.fence and any(CALL in agent_on(agent, entry).ports for entry in ("", *agent.on_host())):
+        # Its standbys would be cold for nothing.
+        yield written.at(name, ("fence",), f"an agent that serves calls (port `{CALL}`) stops by itself; leave it out")
+    if agent.mode == "singleton" and agent.standbys and not is_fenced(agent):
         # A process that asks no lease would serve beside its holder, and go on after losing its own.
-        yield written.at(name, ("standbys",), f"standbys take an agent that serves calls: `ports: {{{CALL}: auto}}`")
+        what = f"an agent that serves calls (`ports: {{{CALL}: auto}}`) or has a dead-man (`fence: deadman`)"
+        yield written.at(name, ("standbys",), f"standbys take {what}")
+
+
+def _failback(written: Written, name: str, agent: Agent) -> Iterator[str]:
+    if agent.failback_window is None:
+        return
+    start, _, end = agent.failback_window.partition("-")
+    if start == end:
+        yield written.at(name, ("failback_window",), f"found {agent.failback_window}, which is no time; allowed: two")
+    if agent.failback_s is None:
+        yield written.at(name, ("failback_window",), "says when it goes home; that it does takes `failback_s`")
 
 
 def _variables(written: Written, name: str, agent: Agent) -> Iterator[str]:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Mode = Literal["replicated", "singleton"]
+WINDOW = "^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$"
 ProbeType = Literal["http", "tcp", "zmq", "command", "heartbeat", "call"]
 
 
@@ -139,7 +140,9 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     labels: labels that a host must have
     mode: replicated (any healthy instance may serve) or singleton (exactly one may serve at a time)
     count: instances of a replicated agent; by default one for each entry of hosts
-    standbys: warm instances of a singleton that hold no lease
+    standbys: instances of a singleton that hold no lease: warm ones, and with `fence` cold ones
+    fence: deadman (of a singleton that does not serve calls: its process starts only while it holds the lease, and is
+        killed when that is over); none: nothing ends a process that lost its lease, so that nobody else gets it
     ports: port name to number, or auto; `main` is the one that callers use
     probes: how it is asked whether it is well; by default one http probe, or tcp without a health port
     needs: agents it calls
@@ -150,6 +153,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     tier: name of its tier, tagged in Consul
     restart: what happens when it exits
     failback_s: seconds that the host an instance was moved away from must be well before it goes back; none: it stays
+    failback_window: when of the day it may go back, in UTC: `01:00-05:00`, also over midnight; none: at any time
     start_timeout_s: seconds from start to its first passing probe
     stop_timeout_s: seconds from SIGTERM to SIGKILL
     description: for people
@@ -169,6 +173,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     mode: Mode = "replicated"
     count: Annotated[int, Meta(ge=0, le=10000)] | None = None
     standbys: Annotated[int, Meta(ge=0, le=100)] = 0
+    fence: Literal["deadman"] | None = None
     ports: dict[str, Port | Literal["auto"]] = field(default_factory=dict)
     probes: tuple[Probe, ...] | None = None
     needs: tuple[str | Need, ...] = ()
@@ -179,6 +184,7 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     tier: str = ""
     restart: Restart = field(default_factory=Restart)
     failback_s: Annotated[float, Meta(ge=0, le=31536000)] | None = None
+    failback_window: Annotated[str, Meta(pattern=WINDOW)] | None = None
     start_timeout_s: Annotated[float, Meta(gt=0, le=86400)] = 30.0
     stop_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     description: str = ""

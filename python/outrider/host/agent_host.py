@@ -43,6 +43,7 @@ class AgentHost:
         removed: Callable[[str], None],
         serves: Callable[[str], bool],
         lacks: Callable[[str], str],
+        holds_lease: Callable[[str], bool],
     ) -> None:
         self._config = config
         self._supervisor = supervisor
@@ -51,6 +52,7 @@ class AgentHost:
         self._removed_cb = removed
         self._serves = serves
         self._lacks = lacks
+        self._holds_lease = holds_lease
         self._store = KeptStore(config.state_dir)
         self._kept = self._store.load()
         self._adopted: dict[str, Process] = {process.instance: process for process in supervisor.adopt()}
@@ -121,6 +123,20 @@ class AgentHost:
     def lacks(self, instance: str) -> str:
         """Which required needs of it nobody serves, in words; empty if all are served."""
         return self._lacks(instance)
+
+    def holds_lease(self, instance: str) -> bool:
+        """Whether an instance of a singleton holds the lease at this moment."""
+        return self._holds_lease(instance)
+
+    def lease_changed(self, instance: str) -> None:
+        """It got or lost the lease of its singleton."""
+        if runner := self.runners.get(instance):
+            runner.lease_changed()
+
+    def tick(self) -> None:
+        """Once a second: what no event tells."""
+        for runner in self.runners.values():
+            runner.check_guard()
 
     def reserved_ports(self, instance: str) -> frozenset[int]:
         """Ports that the host's other instances hold or declare, so that a port moved out of the way takes none."""

@@ -17,6 +17,7 @@ from outrider.errors import HostError
 from outrider.fleet.effective import agent_on
 from outrider.fleet.ports import CALL
 from outrider.fleet.spec import Agent
+from outrider.host import deadman
 from outrider.host.access import passable_folder
 from outrider.host.config import Config
 from outrider.host.placeholders import fill, main_port
@@ -60,7 +61,7 @@ def launch_of(
     return Launch(
         instance=placed.instance,
         agent=doc.name,
-        argv=_argv(agent, folders, config, ports),
+        argv=_guarded(agent, folders, _argv(agent, folders, config, ports)),
         env=_environment(agent, config, inherited) | _our_environment(doc, placed, config, ports, folders),
         cwd=str(cwd) if cwd else "/",
         log_path=str(config.log_dir / "agents" / f"{placed.instance}.log"),
@@ -116,6 +117,10 @@ def _argv(agent: Agent, folders: Folders, config: Config, ports: Mapping[str, in
         "release": str(folders.release or ""),
     }
     return fill(words, ports, {name: value for name, value in values.items() if value})
+
+
+def _guarded(agent: Agent, folders: Folders, argv: tuple[str, ...]) -> tuple[str, ...]:
+    return deadman.command(folders.lease, argv) if agent.fence else argv
 
 
 def _environment(agent: Agent, config: Config, inherited: Mapping[str, str]) -> dict[str, str]:

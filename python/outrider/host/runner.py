@@ -16,10 +16,12 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
+from outrider.discovery.lease_file import lease_path
 from outrider.discovery.records import Role
 from outrider.errors import HostError, OutriderError
 from outrider.fleet.effective import agent_on
 from outrider.fleet.spec import Agent
+from outrider.host import deadman
 from outrider.host.config import Config
 from outrider.host.crash_loop import CrashLoop, backoff_s
 from outrider.host.launch import launch_of, prepare
@@ -34,6 +36,7 @@ log = logging.getLogger("outrider.instance")
 
 STEADY_S = 10.0  # an instance that was ready this long starts again without back-off
 WELL = ("passing", "warning")
+COLD = "standby: starts when it holds the lease"
 DRAIN_S = 0.1  # from leaving the routing sets to SIGTERM: until every reader has seen it
 
 
@@ -55,6 +58,10 @@ class Turns(Protocol):
 
     def reserved_ports(self, instance: str) -> frozenset[int]:
         """Ports that other instances of this host hold or are declared to use."""
+        ...
+
+    def holds_lease(self, instance: str) -> bool:
+        """Whether an instance of a singleton holds the lease at this moment."""
         ...
 
 
@@ -107,6 +114,9 @@ class Runner:
         self._was_started = False
         self._hung = ""
         self._ending = False
+        self._waits = False
+        self._lease_over = False
+        self._fencing: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._probing: Probing | None = None
         role: Role = "replica" if doc.agent.mode == "replicated" else "standby"
@@ -149,6 +159,24 @@ class Runner:
         self._hung = why
         await self._supervisor.kill(self._process)
 
+    def lease_changed(self) -> None:
+        """It got or lost its lease: what knows leases minds that by itself, the others are started and killed."""
+        if self.local.doc.agent.fence is None:
+            return
+        if not self._turns.holds_lease(self.local.instance):
+            self._fence_off("its lease is over")
+        elif self._waits:
+            # Said at once: callers are not to be sent to a holder that does not run yet.
+            self._mark("starting", "starting: it holds the lease now")
+            self._told.set()
+
+    def check_guard(self) -> None:
+        """A process whose dead-man is gone is not left to itself."""
+        lease = lease_path(self._config.runtime_dir, self.local.instance)
+        runs = self.local.doc.agent.fence and self.local.pid and self.local.status in WELL
+        if runs and not deadman.is_guarded(lease):
+            self._fence_off("its dead-man is gone")
+
     def needs_changed(self) -> None:
         """What it lacks may be different: say so, if it is well otherwise."""
         if self.local.status in WELL:
@@ -187,6 +215,9 @@ class Runner:
         try:
             agent = agent_on(doc.agent, placed.entry)
             if not await self._take_over(agent):
+                await self._wait_for_needs(placed)
+                if agent.fence and not await self._wait_for_lease(doc, placed, agent):
+                    return None
                 await self._start(doc, placed, agent)
             return await self._serve()
         except OutriderError as error:
@@ -261,19 +292,42 @@ class Runner:
         if not self._same_process_will_do():
             await self._end_process("another version is wanted")
             return False
+        if agent.fence and not self._turns.holds_lease(self.local.instance):
+            await self._end_process("its lease is over")
+            return False
         log.info("%s runs as pid %d and was taken over", self.local.instance, adopted.pid)
         # It served until a moment ago: it stays in routing until a probe says otherwise.
         self._mark_well()
         self._probe(agent)
         return True
 
-    async def _start(self, doc: AgentDoc, placed: Placed, agent: Agent) -> None:
-        """Start a process when its turn has come, and wait until it is ready or the time for that is over."""
+    async def _wait_for_needs(self, placed: Placed) -> None:
         if self.local.status != "critical":  # one that just ended keeps saying why until it runs again
             self._mark("starting", "starting: waits for its needs")
-        missing = await self._turns.wait_for_needs(doc, placed)
-        if missing:
+        if missing := await self._turns.wait_for_needs(self.local.doc, placed):
             log.warning("%s starts although %s", placed.instance, missing)
+
+    async def _wait_for_lease(self, doc: AgentDoc, placed: Placed, agent: Agent) -> bool:
+        """A cold standby: it has everything but a process, until it holds the lease. False if another is wanted."""
+        self.local.ports = self._choose_ports(agent, placed.instance)
+        await asyncio.to_thread(self._prepare, doc, placed, self.local.ports)
+        self._kept = Kept(doc, placed, self.local.ports)
+        self._waits = True
+        try:
+            self._mark_well()
+            while not self._turns.holds_lease(placed.instance):
+                await self._told.wait()
+                if not self._same_process_will_do():
+                    return False
+                self._told.clear()
+                self._changed(self.local)
+        finally:
+            self._waits = False
+        self._mark("starting", "starting: it holds the lease now")
+        return True
+
+    async def _start(self, doc: AgentDoc, placed: Placed, agent: Agent) -> None:
+        """Start a process when its turn has come, and wait until it is ready or the time for that is over."""
         async with self._turns.slots:
             self.local.ports = self._choose_ports(agent, placed.instance)
             launch = await asyncio.to_thread(self._prepare, doc, placed, self.local.ports)
@@ -325,6 +379,7 @@ class Runner:
         self.local.pid = process.pid
         self._was_started = True
         self._hung = ""
+        self._lease_over = False
         self._ready.clear()
         self._ended = asyncio.get_running_loop().create_future()
         self._supervisor.watch_exit(process, self._died, self._exited)
@@ -335,6 +390,8 @@ class Runner:
             return
         self._stop_probing()
         self.local.pid = None
+        # Asked before its shim gives the lease up for this death.
+        self._lease_over = self.local.doc.agent.fence is not None and not self._turns.holds_lease(process.instance)
         if self._ending:
             self._changed(self.local)
         else:
@@ -349,6 +406,8 @@ class Runner:
         self.local.pid = None
         if self._hung:
             ended = replace(ended, reason=f"hung and was killed ({self._hung})")
+        elif self._lease_over:
+            ended = replace(ended, reason=f"its lease was over: {ended.reason}")
         if not self._ending:
             self._mark("critical", f"exited: {ended.reason}")
             log.warning("%s (pid %d) ended: %s", self.local.instance, process.pid, ended.reason)
@@ -359,7 +418,7 @@ class Runner:
         while True:
             await self._first_of(self._told.wait())
             if self._ended.done():
-                return self._ended.result()
+                return None if self._lease_over else self._ended.result()
             self._told.clear()
             if not self._same_process_will_do():
                 await self._end_process("the documents want another one")
@@ -393,6 +452,18 @@ class Runner:
         self._process = None
         self.local.pid = None
 
+    def _fence_off(self, why: str) -> None:
+        """Kill what must not work on. Its dead-man does the same by the lease's deadline, where this shim cannot."""
+        if self._process and self.local.pid and not self._fencing:
+            log.warning("%s (pid %d) is killed: %s", self.local.instance, self._process.pid, why)
+            self._fencing = asyncio.get_running_loop().create_task(self._supervisor.kill(self._process))
+            self._fencing.add_done_callback(self._fenced_off)
+
+    def _fenced_off(self, task: asyncio.Task[None]) -> None:
+        self._fencing = None
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s is left to its dead-man: it could not be killed", self.local.instance, exc_info=error)
+
     def _probe(self, agent: Agent) -> None:
         self._probing = self._probes(self.local, agent, self._probed)
         self._probing.start()
@@ -419,7 +490,7 @@ class Runner:
 
     def _mark_well(self) -> None:
         lacking = self._turns.lacks(self.local.instance)
-        self._mark("warning", lacking) if lacking else self._mark("passing", "ok")
+        self._mark("warning", lacking) if lacking else self._mark("passing", COLD if self._waits else "ok")
 
     def _mark(self, status: InstanceStatus, detail: str) -> None:
         if (status, detail) == (self.local.status, self.local.detail):

@@ -22,10 +22,10 @@ from msgspec.structs import replace
 from outrider.discovery.reader import Catalogue
 from outrider.discovery.records import Instance
 from outrider.errors import OutriderError
-from outrider.fleet.spec import Agent
+from outrider.fleet.spec import Agent, Host
 from outrider.host.reports import InstanceReport, StatusReport
 from outrider.registry import kv, services
-from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, Placed, PlacementDoc
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
 
 T = TypeVar("T")
 NAMES = ("Alpha", "Beta", "Gamma")
@@ -188,6 +188,28 @@ def host(consul: Any) -> Iterator[ShimHost]:
     finally:
         made.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def hosts(consul: Any, consul_binary: Path, tmp_path: Path) -> Iterator[tuple[ShimHost, ShimHost]]:
+    """`local` is a Consul server, `other` a client of it."""
+    join = {"server": False, "bootstrap_expect": 0, "ui": False, "node_name": "other"}
+    join["retry_join"] = [f"127.0.0.1:{consul.ports['serf_lan']}"]
+    client = type(consul)(consul_binary, tmp_path / "client", join)
+    made = []
+    try:
+        client.start()
+        for name, server in (("local", consul), ("other", client)):
+            (tmp_path / name).mkdir()
+            host = ShimHost(server, tmp_path / name)
+            host.config.write_text(host.config.read_text().replace('host = "local"', f'host = "{name}"'))
+            made.append(host)
+            kv.put_docs(consul.client, [kv.Change(HOSTS + name, HostDoc(Host(name)), 0)])
+        yield made[0], made[1]
+    finally:
+        for host in made:
+            host.close()
+        client.stop()
 
 
 @pytest.fixture

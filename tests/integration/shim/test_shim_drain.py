@@ -7,43 +7,23 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from shim_host import SMALL, ShimHost
 
-from integration.conftest import ConsulServer
+from integration.shim.shim_host import SMALL
 from integration.shim.under_load import COUNTER, UnderLoad, counting
 from outrider.calls.client import Client
 from outrider.cli.main import main
-from outrider.fleet.spec import Agent, Host
+from outrider.fleet.spec import Agent
 from outrider.registry import kv, leases
-from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
+from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, Placed, PlacementDoc
 
+if TYPE_CHECKING:
+    from integration.shim.shim_host import ShimHost
+
+pytest_plugins = ("integration.shim.shim_host",)
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def hosts(consul: ConsulServer, consul_binary: Path, tmp_path: Path) -> Iterator[tuple[ShimHost, ShimHost]]:
-    """`local` is a Consul server, `other` a client of it."""
-    join = {"server": False, "bootstrap_expect": 0, "ui": False, "node_name": "other"}
-    join["retry_join"] = [f"127.0.0.1:{consul.ports['serf_lan']}"]
-    client = ConsulServer(consul_binary, tmp_path / "client", join)
-    made = []
-    try:
-        client.start()
-        for name, server in (("local", consul), ("other", client)):
-            (tmp_path / name).mkdir()
-            host = ShimHost(server, tmp_path / name)
-            host.config.write_text(host.config.read_text().replace('host = "local"', f'host = "{name}"'))
-            made.append(host)
-            kv.put_docs(consul.client, [kv.Change(HOSTS + name, HostDoc(Host(name)), 0)])
-        yield made[0], made[1]
-    finally:
-        for host in made:
-            host.close()
-        client.stop()
 
 
 def publish(host: ShimHost, name: str, agent: Agent, placed: Placed) -> None:
