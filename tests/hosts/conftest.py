@@ -1,4 +1,4 @@
-"""One lab for all tests of this folder, with the reference fleet running on it; each test leaves it well."""
+"""One lab for the tests of this folder, with the reference fleet on it; each test leaves it well, the last ends it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from hosts.lab.lab import Lab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs root and real hosts."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.root)
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="systemd-nspawn needs root"))
+    """All of it needs root and real hosts. Who makes hosts of their own comes first, before the fleet takes CPU."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.root)
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="systemd-nspawn needs root"))
+    if here:
+        first = items.index(here[0])
+        items[first : first + len(here)] = sorted(here, key=lambda item: "fleet" in getattr(item, "fixturenames", ()))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     """Four untouched hosts; or, so that what failed can be looked at, those that $OUTRIDER_LAB names and leaves up."""
     if given := os.environ.get("OUTRIDER_LAB"):
@@ -40,7 +43,7 @@ def lab() -> Iterator[Lab]:
             os.environ.pop("OUTRIDER_LAB")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet(lab: Lab) -> Fleet:
     """The reference fleet on the lab, as `site.yml` makes it."""
     fleet = Fleet(lab)
