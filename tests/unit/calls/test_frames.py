@@ -41,7 +41,7 @@ def test_messages_of_an_agent_come_back(message: Any) -> None:
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5), st.randoms())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_frames_are_found_however_the_stream_is_cut(bodies: list[bytes], rng: random.Random) -> None:
     stream = b"".join(whole(request(body)) for body in bodies)
     reader, found, at = FrameReader(), [], 0
@@ -126,7 +126,7 @@ def feed(data: bytes) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_nothing_that_comes_does_harm(data: bytes) -> None:
     feed(data)
 
