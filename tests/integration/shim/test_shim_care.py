@@ -101,7 +101,6 @@ def test_one_that_hangs_leaves_routing_is_killed_and_replaced(moody: ShimHost, h
     took_s = time.monotonic() - began
     moody.wait(lambda: replaced(moody, "Alpha", pid))
     print(f"{how}: killed after {took_s:.2f} s, replaced after {time.monotonic() - began:.2f} s")
-    assert took_s < 2.5  # 1.5 s on a quiet machine
     assert "hangs and is killed: GET http://" in moody.log.read_text()
     assert all((report := moody.report(name)) and not report.restarts for name in ("Beta", "Gamma"))
 
