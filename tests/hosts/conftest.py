@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts.fleet import Fleet
+from hosts.fleet import Fleet, Played
 from hosts.lab.lab import Lab
 
 
@@ -50,3 +50,9 @@ def fleet(lab: Lab) -> Fleet:
     fleet.first = fleet.play("site.yml")
     assert fleet.first.status == 0, fleet.first.output
     return fleet
+
+
+@pytest.fixture(scope="package")
+def again(fleet: Fleet) -> Played:
+    """`site.yml` on a fleet that is as it says, telling all it can."""
+    return fleet.play("site.yml", "-vvv", "--diff")
