@@ -93,6 +93,18 @@ def old(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         played = fleet.play("site.yml")
         assert played.status == 0, played.output
         fleet.wait_well()
+        assert {host: left_of_old(fleet, host) for host in fleet.lab.machines()} == dict.fromkeys(
+            fleet.lab.machines(), ""
+        )
+
+
+def left_of_old(fleet: Fleet, host: str) -> str:
+    """Units, processes and files of the agents that left the fleet file."""
+    units = (
+        "systemctl list-units --all --no-legend 'outrider-agent@Old*'; ls -d /etc/systemd/system/outrider-agent@Old*"
+    )
+    files = "ls -d /var/lib/outrider/*/Old* /var/lib/outrider-agents/Old*; pgrep -f old_server"
+    return fleet.on(host, f"({units}; {files}) 2>/dev/null; true")
 
 
 def running(fleet: Fleet) -> str:

@@ -40,9 +40,7 @@ def test_check_mode_shows_a_changed_fleet_and_writes_nothing(fleet: Fleet, tmp_p
     path = changed_fleet(tmp_path, "Responder", tier="moved")
     index = "kv/outrider/?recurse&separator=none"
     status, before = fleet.consul("lab1", index)
-    newest = (
-        "find /etc /opt /var/lib/outrider/releases /usr/local -newer /root/.mark -type f | grep -v '/root/' || true"
-    )
+    newest = "find /etc /opt /var/lib/outrider/releases /usr/local -newer /root/.mark"
     for host in fleet.lab.machines():
         fleet.on(host, "touch /root/.mark")
     played = fleet.play("site.yml", "--check", "--diff", fleet_file=str(path))
@@ -50,6 +48,16 @@ def test_check_mode_shows_a_changed_fleet_and_writes_nothing(fleet: Fleet, tmp_p
     assert '"tier": "moved"' in played.output or "tier: moved" in played.output, played.output
     assert (status, before) == fleet.consul("lab1", index)
     assert {host: fleet.on(host, newest) for host in fleet.lab.machines()} == dict.fromkeys(fleet.lab.machines(), "")
+
+
+def test_a_release_that_does_not_come_up_is_put_back(fleet: Fleet, tmp_path: Path) -> None:
+    status, before = fleet.consul("lab1", "kv/outrider/fleet/Responder?raw")
+    path = changed_fleet(tmp_path, "Responder", module="not_there")
+    played = fleet.play("site.yml", "--tags", "always,agents", fleet_file=str(path))
+    assert played.status != 0
+    assert "put back as it was" in " ".join(played.output.split()), played.output
+    fleet.wait_well()
+    assert (status, before) == fleet.consul("lab1", "kv/outrider/fleet/Responder?raw")
 
 
 def test_a_new_shim_is_put_in_place_without_stopping_agents(fleet: Fleet, tmp_path: Path) -> None:
