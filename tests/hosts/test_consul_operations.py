@@ -1,4 +1,4 @@
-"""Consul's daemons restarted, broken, cut off and fought over, under load, on real hosts."""
+"""Consul's daemons restarted and broken, under load, on real hosts."""
 
 from __future__ import annotations
 
@@ -63,6 +63,9 @@ def test_a_changed_setting_restarts_one_server_at_a_time_leader_last(fleet: Flee
     )
     assert healthy(fleet)
     assert measured[0].failed == 0, measured
+    # What keeps a second operator out: who held it last is told. tests/integration/roles has them both at once.
+    status, value = fleet.consul("lab4", "kv/outrider/locks/consul-restart?raw")
+    assert (status, "operator" in json.dumps(value)) == (200, True)
     print(f"rolling restart: {played.seconds:.0f} s, {measured[0]}")
 
 
@@ -94,20 +97,3 @@ def test_what_does_not_come_up_is_taken_back_and_the_others_are_spared(fleet: Fl
     after = started(fleet, SERVERS)
     assert sum(before[host] != after[host] for host in SERVERS) == 1, "only the first was tried"
     until(lambda: healthy(fleet), 60, fleet.what_is_wrong)
-
-
-def test_two_operators_at_once_restart_one_server_at_a_time(fleet: Fleet) -> None:
-    make_restarts_due(fleet)
-    before = started(fleet, [*SERVERS, "lab4"])
-    limits = ("lab1,lab2", "lab3,lab4")
-    runs = [fleet.start_play("site.yml", "--tags", "always,consul", "--limit", limit) for limit in limits]
-    seen = []
-    while any(run.poll() is None for run in runs):
-        seen.append(sum(not fleet.on(host, "pidof consul || true").strip() for host in SERVERS))
-    outputs = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], "\n".join(outputs)
-    assert max(seen) <= 1
-    assert all(before[host] != now for host, now in started(fleet, [*before]).items())
-    assert healthy(fleet)
-    status, value = fleet.consul("lab4", "kv/outrider/locks/consul-restart?raw")
-    assert (status, "operator" in json.dumps(value)) == (200, True)

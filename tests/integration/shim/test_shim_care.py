@@ -148,7 +148,7 @@ def test_one_that_hangs_while_it_starts_is_ended_in_time(host: ShimHost) -> None
 
 
 def test_one_that_hung_before_the_shim_came_is_replaced_too(moody: ShimHost) -> None:
-    moody.publish({"Alpha": agent(MOODY, start_timeout_s=0.5)}, version="v2")
+    moody.publish({"Alpha": agent(MOODY, start_timeout_s=3.0)}, version="v2")
     moody.wait(lambda: (report := moody.report("Alpha")) and report.version == "v2" and moody.passing("Alpha"))
     pid = moody.pid("Alpha")
     moody.end(signal.SIGKILL)
