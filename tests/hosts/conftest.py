@@ -11,10 +11,11 @@ import pytest
 
 from hosts.fleet import Fleet, Played
 from hosts.lab.lab import Lab
+from hosts.scenarios import Scenarios
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of it needs root and real hosts. Who makes hosts of their own comes first, before the fleet takes CPU."""
+    """All of it needs root and real hosts. The fleet takes CPU, so it comes later; what runs beside it is last."""
     here = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in here:
         item.add_marker(pytest.mark.root)
@@ -22,7 +23,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="systemd-nspawn needs root"))
     if here:
         first = items.index(here[0])
-        items[first : first + len(here)] = sorted(here, key=lambda item: "fleet" in getattr(item, "fixturenames", ()))
+        items[first : first + len(here)] = sorted(
+            here, key=lambda item: (_uses("scenario", item), _uses("fleet", item))
+        )
+
+
+def _uses(fixture: str, item: pytest.Item) -> bool:
+    return fixture in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(scope="package")
+def scenarios(request: pytest.FixtureRequest) -> Iterator[Scenarios]:
+    """Molecule's, as far as they were asked for: beside the fleet's tests one at a time, else two."""
+    items = request.session.items
+    chosen = [item.callspec.params["scenario"] for item in items if _uses("scenario", item)]  # type: ignore[attr-defined]
+    made = Scenarios(chosen, at_once=1 if any(_uses("fleet", item) for item in items) else 2)
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="package")
@@ -44,11 +61,12 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="package")
-def fleet(lab: Lab) -> Fleet:
-    """The reference fleet on the lab, as `site.yml` makes it."""
+def fleet(lab: Lab, scenarios: Scenarios) -> Fleet:
+    """The reference fleet on the lab, as `site.yml` makes it. Its tests often wait, so scenarios run beside them."""
     fleet = Fleet(lab)
     fleet.first = fleet.play("site.yml")
     assert fleet.first.status == 0, fleet.first.output
+    scenarios.start()
     return fleet
 
 
