@@ -9,7 +9,7 @@ PYTEST := python -m pytest
 LAB_NEEDS := debootstrap gpg gpgv haproxy iproute2 nftables openssh-client systemd-container
 LAB := PYTHONPATH=tests python -m hosts.lab
 
-.PHONY: lab-up lab-down help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge lock
+.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -28,14 +28,18 @@ lab-up: setup ## four throw-away systemd hosts for inventories/lab (root): ansib
 lab-down: setup ## no trace of them is left
 	@$(LAB) down
 
+lab-image: setup
+	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install $(LAB_NEEDS) && $(LAB) image; fi
+
 setup: ## .venv as requirements.lock says
 	@scripts/setup
 
-test: setup ## lint, then every test
-	@$(MAKE) lint
+test: setup ## lint, and every test
 	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install chromium chromium-driver $(LAB_NEEDS); fi
-	@echo "test: unit, integration, browser"
-	@$(PYTEST) tests
+	@echo "test: lint and the quick tests side by side, each shown at its end"
+	@$(MAKE) -j3 --output-sync lint test-unit lab-image
+	@echo "test: browser, faults, hosts, integration"
+	@$(PYTEST) tests --ignore=tests/unit
 
 test-unit: setup ## the quick tests
 	@$(PYTEST) tests/unit

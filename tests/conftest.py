@@ -1,4 +1,4 @@
-"""In continuous integration a skipped test is a failed one: what cannot run there is not covered."""
+"""For all tests. In continuous integration a skipped one is a failed one: what cannot run there is not covered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Generator
 
 import pluggy
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -11,16 +11,20 @@ import random
 import resource
 import sys
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from outrider.calls import arrays, frames
-from outrider.calls.frames import FrameReader, Hello, Request, from_caller
+from outrider.calls.frames import FrameReader, Hello, Refusal, Reply, Request, Welcome, from_agent, from_caller
 from outrider.errors import FrameError
 
 LIMIT = 1 << 20
 GROWTH_MIB = 16.0
+Side = Callable[[Any], object]
+SIDES: tuple[Side, ...] = (from_caller, from_agent)
 
 
 def seeds() -> list[bytes]:
@@ -29,6 +33,11 @@ def seeds() -> list[bytes]:
     bodies = [{}, {"a": 1, "b": [None, "x", 2.5]}, {"v": vector, "w": {"x": vector[::2]}}, {"data": b"x" * 500}]
     made = [frames.encode(Hello(frames.VERSION, "Echo", "me"))]
     made += [frames.encode(Request(7, "say", 500_000, "", 0, body)) for body in bodies]  # type: ignore[arg-type]
+    made += [frames.encode(Reply(7, 3, body)) for body in bodies]  # type: ignore[arg-type]
+    made += [
+        frames.encode(Welcome(frames.VERSION, "Echo", "Echo-1", ("say",))),
+        frames.encode(Refusal(7, 0, "failed", "no")),
+    ]
     return [b"".join(parts) for parts in made]
 
 
@@ -44,14 +53,14 @@ def damaged(rng: random.Random, good: list[bytes]) -> bytes:
     return bytes(data * rng.choice((1, 1, 1, 2)))
 
 
-def feed(data: bytes) -> str:
-    """What a served connection makes of it: taken, waiting for more, or why it was refused."""
+def feed(data: bytes, side: Side) -> str:
+    """What the side that it is meant for makes of it: taken, waiting for more, or why it was refused."""
     reader, count = FrameReader(LIMIT), 0
     try:
         for view, buffers in reader.feed(data):
-            message = from_caller(view)
+            message = side(view)
             count += 1
-            if isinstance(message, Request):
+            if isinstance(message, Request | Reply):
                 arrays.decode(frames.untyped, message.body, buffers)
     except (FrameError, msgspec.MsgspecError, ValueError, TypeError) as error:
         return f"refused: {type(error).__name__}"
@@ -65,11 +74,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     rng, good = random.Random(args.seed), seeds()
-    found: Counter[str] = Counter(feed(damaged(rng, good)) for _ in range(args.count // 10))
+    found: Counter[str] = Counter(feed(damaged(rng, good), rng.choice(SIDES)) for _ in range(args.count // 10))
     gc.collect()
     before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for _ in range(args.count - args.count // 10):
-        found[feed(damaged(rng, good))] += 1
+        found[feed(damaged(rng, good), rng.choice(SIDES))] += 1
     grown_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mib
     for what, count in found.most_common():
         print(f"{count:>9,}  {what}")

@@ -30,9 +30,9 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo() -> Iterator[str]:
-    """Address of the demo's Consul UI. A demo that was not running before is ended afterwards."""
+    """Address of the demo's Consul UI. A demo that was not running before is ended afterwards: it takes CPU."""
     ran = True
     try:
         ShimClient(RUNTIME).get("/v1/status", StatusReport)

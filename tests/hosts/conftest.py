@@ -1,4 +1,4 @@
-"""One lab for all tests of this folder, with the reference fleet running on it; each test leaves it well."""
+"""One lab for the tests of this folder, with the reference fleet on it; each test leaves it well, the last ends it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,40 @@ from pathlib import Path
 
 import pytest
 
-from hosts.fleet import Fleet
+from hosts.fleet import Fleet, Played
 from hosts.lab.lab import Lab
+from hosts.scenarios import Scenarios
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs root and real hosts."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.root)
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="systemd-nspawn needs root"))
+    """All of it needs root and real hosts. The fleet takes CPU, so it comes later; what runs beside it is last."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.root)
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="systemd-nspawn needs root"))
+    if here:
+        first = items.index(here[0])
+        items[first : first + len(here)] = sorted(
+            here, key=lambda item: (_uses("scenario", item), _uses("fleet", item))
+        )
 
 
-@pytest.fixture(scope="session")
+def _uses(fixture: str, item: pytest.Item) -> bool:
+    return fixture in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(scope="package")
+def scenarios(request: pytest.FixtureRequest) -> Iterator[Scenarios]:
+    """Molecule's, as far as they were asked for: beside the fleet's tests one at a time, else two."""
+    items = request.session.items
+    chosen = [item.callspec.params["scenario"] for item in items if _uses("scenario", item)]  # type: ignore[attr-defined]
+    made = Scenarios(chosen, at_once=1 if any(_uses("fleet", item) for item in items) else 2)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     """Four untouched hosts; or, so that what failed can be looked at, those that $OUTRIDER_LAB names and leaves up."""
     if given := os.environ.get("OUTRIDER_LAB"):
@@ -40,10 +60,17 @@ def lab() -> Iterator[Lab]:
             os.environ.pop("OUTRIDER_LAB")
 
 
-@pytest.fixture(scope="session")
-def fleet(lab: Lab) -> Fleet:
-    """The reference fleet on the lab, as `site.yml` makes it."""
+@pytest.fixture(scope="package")
+def fleet(lab: Lab, scenarios: Scenarios) -> Fleet:
+    """The reference fleet on the lab, as `site.yml` makes it. Its tests often wait, so scenarios run beside them."""
     fleet = Fleet(lab)
     fleet.first = fleet.play("site.yml")
     assert fleet.first.status == 0, fleet.first.output
+    scenarios.start()
     return fleet
+
+
+@pytest.fixture(scope="package")
+def again(fleet: Fleet) -> Played:
+    """`site.yml` on a fleet that is as it says, telling all it can."""
+    return fleet.play("site.yml", "-vvv", "--diff")

@@ -161,7 +161,7 @@ def test_a_frozen_consul_delays_no_other_name_and_a_reboot_changes_nothing(host:
     host.sh(f"kill -STOP {host.consul_pid()}; resolvectl flush-caches")
     began = time.monotonic()
     assert (host.address("missing.example"), host.address("app.site.test")) == ("", "192.0.2.10")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4  # systemd-resolved gives a server that is silent 5 s and more
     host.sh(f"kill -CONT {host.consul_pid()}")
     host.lab.reboot("lab2")
     until(lambda: host.address("consul.service.consul") == "127.0.0.1", 20)

@@ -93,6 +93,18 @@ def old(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         played = fleet.play("site.yml")
         assert played.status == 0, played.output
         fleet.wait_well()
+        assert {host: left_of_old(fleet, host) for host in fleet.lab.machines()} == dict.fromkeys(
+            fleet.lab.machines(), ""
+        )
+
+
+def left_of_old(fleet: Fleet, host: str) -> str:
+    """Units, processes and files of the agents that left the fleet file."""
+    units = (
+        "systemctl list-units --all --no-legend 'outrider-agent@Old*'; ls -d /etc/systemd/system/outrider-agent@Old*"
+    )
+    files = "ls -d /var/lib/outrider/*/Old* /var/lib/outrider-agents/Old*; pgrep -f old_server"
+    return fleet.on(host, f"({units}; {files}) 2>/dev/null; true")
 
 
 def running(fleet: Fleet) -> str:
@@ -161,9 +173,10 @@ def test_a_new_need_is_a_reload_and_only_the_shim_may_speak_to_haproxy(fleet: Fl
 
 def test_turned_off_nothing_is_left(fleet: Fleet, old: str) -> None:
     off = {"fleet_local_ports": False}
-    shown = fleet.play("site.yml", "--check", **off)
+    roles = ("--tags", "always,outrider,agents")
+    shown = fleet.play("site.yml", "--check", *roles, **off)
     assert (shown.status, running(fleet)) == (0, old), shown.output
-    played = fleet.play("site.yml", **off)
+    played = fleet.play("site.yml", *roles, **off)
     assert played.status == 0, played.output
     for host in fleet.lab.machines():
         files = f"/run/{UNIT} /run/outrider/local-ports.state /etc/outrider/local-ports.cfg"

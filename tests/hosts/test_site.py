@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from hosts.fleet import Fleet
+from hosts.fleet import Fleet, Played
 from hosts.lab.image import CHECKOUT
 
 REFERENCE = CHECKOUT / "inventories" / "reference" / "fleet.yml"
@@ -31,8 +31,7 @@ def test_untouched_hosts_become_a_fleet_across_hosts(fleet: Fleet) -> None:
     print(f"site.yml on four untouched hosts: {fleet.first.seconds:.0f} s")
 
 
-def test_the_second_run_changes_nothing(fleet: Fleet) -> None:
-    again = fleet.play("site.yml")
+def test_the_second_run_changes_nothing(again: Played) -> None:
     assert (again.status, again.changed) == (0, 0), again.output
     print(f"second run: {again.seconds:.0f} s")
 
@@ -41,9 +40,7 @@ def test_check_mode_shows_a_changed_fleet_and_writes_nothing(fleet: Fleet, tmp_p
     path = changed_fleet(tmp_path, "Responder", tier="moved")
     index = "kv/outrider/?recurse&separator=none"
     status, before = fleet.consul("lab1", index)
-    newest = (
-        "find /etc /opt /var/lib/outrider/releases /usr/local -newer /root/.mark -type f | grep -v '/root/' || true"
-    )
+    newest = "find /etc /opt /var/lib/outrider/releases /usr/local -newer /root/.mark"
     for host in fleet.lab.machines():
         fleet.on(host, "touch /root/.mark")
     played = fleet.play("site.yml", "--check", "--diff", fleet_file=str(path))
@@ -53,24 +50,31 @@ def test_check_mode_shows_a_changed_fleet_and_writes_nothing(fleet: Fleet, tmp_p
     assert {host: fleet.on(host, newest) for host in fleet.lab.machines()} == dict.fromkeys(fleet.lab.machines(), "")
 
 
+def test_a_release_that_does_not_come_up_is_put_back(fleet: Fleet, tmp_path: Path) -> None:
+    status, before = fleet.consul("lab1", "kv/outrider/fleet/Responder?raw")
+    path = changed_fleet(tmp_path, "Responder", module="not_there")
+    played = fleet.play("site.yml", "--tags", "always,agents", fleet_file=str(path))
+    assert played.status != 0
+    assert "put back as it was" in " ".join(played.output.split()), played.output
+    fleet.wait_well()
+    assert (status, before) == fleet.consul("lab1", "kv/outrider/fleet/Responder?raw")
+
+
 def test_a_new_shim_is_put_in_place_without_stopping_agents(fleet: Fleet, tmp_path: Path) -> None:
-    """The package is another one as soon as a file of it is."""
+    """The package is another one as soon as a file of it is. It stays: the next `site.yml` puts ours back."""
     package = tmp_path / "python"
     shutil.copytree(CHECKOUT / "python", package, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
     (package / "outrider" / "newer.py").write_text('"""A newer release."""\n')
     processes = "systemctl show 'outrider-agent@*' --property=Id,MainPID,ActiveEnterTimestampMonotonic; true"
     shim = "systemctl show outriderd --property=MainPID --value"
     before = {host: (fleet.on(host, processes), fleet.on(host, shim)) for host in fleet.lab.machines()}
-    try:
-        played = fleet.play("site.yml", "--tags", "always,outrider", outrider_package=str(package))
-        assert played.status == 0, played.output
-        for host, (agents, pid) in before.items():
-            assert fleet.on(host, processes) == agents
-            assert fleet.on(host, shim) != pid
-            assert fleet.on(host, "ls /opt/outrider/venv/lib/python3.11/site-packages/outrider/newer.py")
-        fleet.wait_well()
-    finally:
-        assert fleet.play("site.yml", "--tags", "always,outrider").status == 0
+    played = fleet.play("site.yml", "--tags", "always,outrider", outrider_package=str(package))
+    assert played.status == 0, played.output
+    for host, (agents, pid) in before.items():
+        assert fleet.on(host, processes) == agents
+        assert fleet.on(host, shim) != pid
+        assert fleet.on(host, "ls /opt/outrider/venv/lib/python3.11/site-packages/outrider/newer.py")
+    fleet.wait_well()
 
 
 def test_units_carry_users_and_limits(fleet: Fleet) -> None:

@@ -90,7 +90,7 @@ async def test_http_is_well_below_400(reply: bytes) -> None:
     async with serving(replying(reply)) as port:
         result = await check(Probe(), port)
     assert result.ok, result
-    assert 0 < result.seconds < 0.5
+    assert result.seconds > 0
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_token_without_the_right_is_told_at_once(guarded: ConsulServer, lackin
     began = time.monotonic()
     with pytest.raises(ConsulDenied, match=message):
         publish(Target(consul_port=guarded.ports["http"], consul_token_file=str(file)), order({"a": an_agent()}))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # a Consul that is only late is waited for, 20 s
     assert documents(guarded) == {}
 
 

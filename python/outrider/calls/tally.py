@@ -6,6 +6,8 @@ from bisect import bisect_left
 
 # Seconds. Between a call on the same host and one to a large model; Prometheus' buckets of this histogram.
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+MOST_METHODS = 50  # of one agent that are counted by name
+OTHER = "other"  # the methods beyond, callers that no shim started, and names that no agent has
 
 
 class Tally:

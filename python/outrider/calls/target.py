@@ -21,7 +21,7 @@ from outrider.calls.choice import choose
 from outrider.calls.frames import Welcome
 from outrider.calls.links import Links
 from outrider.calls.settings import Settings
-from outrider.calls.tally import Tally
+from outrider.calls.tally import MOST_METHODS, OTHER, Tally
 from outrider.discovery.records import Answer, Instance
 
 log = logging.getLogger("outrider.calls")
@@ -160,8 +160,9 @@ class Target:
         self._welcome = welcome
 
     def tally(self, method: str) -> Tally:
-        """The counts of one method."""
-        return self.tallies.get(method) or self.tallies.setdefault(method, Tally())
+        """The counts of one method; of all others together once there are many, as where names are made of data."""
+        name = method if method in self.tallies or len(self.tallies) < MOST_METHODS else OTHER
+        return self.tallies.get(name) or self.tallies.setdefault(name, Tally())
 
     def _peer(self, old: Peer | None, instance: Instance) -> Peer:
         if old is not None:

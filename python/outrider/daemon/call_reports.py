@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from msgspec import Struct, field
 
 from outrider.calls.reports import CircuitReport, ProcessReport, Sample, TallyReport
-from outrider.calls.tally import BOUNDS
+from outrider.calls.tally import BOUNDS, MOST_METHODS, OTHER
 from outrider.host.reports import BreakersReport, CallRow, CallsReport, CircuitRow, SampleRow
 from outrider.host.state import Local
 
-OTHER = "other"  # callers that no shim started, and names that no agent has
 FRESH_S = 3.5  # a process with an open circuit reports every second
 ANSWERED_S = 2.0
 SILENT_S = 10.0  # then it is looked whether it lives
 RATE_S = 10
 MOST_SAMPLES = 200
-MOST_METHODS = 50  # of one pair
 
 
 class Process(Struct):
@@ -92,11 +90,20 @@ class CallReports:
         now = self._clock()
         for key, process in list(self._processes.items()):
             if now - process.at > SILENT_S and not _lives(key[1]):
-                for tally in process.report.tallies:
-                    self._ended.setdefault((key[0], tally.agent, tally.method), Sum()).add(tally)
+                self._keep(key[0], process.report.tallies)
                 del self._processes[key]
         self._past.append((now, self.pairs()))
         self._judge()
+
+    def _keep(self, caller: str, tallies: Iterable[TallyReport]) -> None:
+        """The counts of a process that is gone. Its names may be any, and what is kept must not grow with them."""
+        known = set(self._agents())
+        for tally in tallies:
+            agent = tally.agent if tally.agent in known else OTHER
+            methods = sum(key[:2] == (caller, agent) for key in self._ended)
+            key = caller, agent, tally.method
+            key = key if key in self._ended or methods < MOST_METHODS else (caller, agent, OTHER)
+            self._ended.setdefault(key, Sum()).add(tally)
 
     def pairs(self) -> dict[tuple[str, str], Sum]:
         """Sums by caller and agent."""

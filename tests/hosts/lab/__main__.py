@@ -1,4 +1,4 @@
-"""python -m hosts.lab up | down | status | ssh HOST [COMMAND...]"""
+"""python -m hosts.lab up | down | status | image | ssh HOST [COMMAND...]"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from hosts.lab.image import image
 from hosts.lab.lab import Lab, default_folder
 
 
@@ -19,11 +20,12 @@ def main() -> int:
     up.add_argument("--hosts", type=int, default=4)
     commands.add_parser("down", help="remove every trace of them")
     commands.add_parser("status", help="which hosts run")
+    commands.add_parser("image", help="build what the hosts start from, if it is missing or stale")
     ssh = commands.add_parser("ssh", help="a shell on a host, or one command")
     ssh.add_argument("host")
     ssh.add_argument("words", nargs=argparse.REMAINDER)
     args = parser.parse_args()
-    if os.geteuid() != 0 and args.command in ("up", "down"):
+    if os.geteuid() != 0 and args.command in ("up", "down", "image"):
         print("lab: systemd-nspawn needs root", file=sys.stderr)
         return 2
     lab = Lab(args.folder)
@@ -32,6 +34,8 @@ def main() -> int:
             lab.up(args.hosts)
         case "down":
             lab.down()
+        case "image":
+            image()
         case "status":
             print("\n".join(lab.status()))
         case "ssh":

@@ -122,6 +122,14 @@ def test_another_platform_is_refused(tmp_path: Path, variables: dict[str, Any], 
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize("version", ["1.7.14", "2.0.0"])
+def test_another_version_is_refused(tmp_path: Path, variables: dict[str, Any], version: str) -> None:
+    outcome = install(tmp_path, variables | {"consul_release_sha256": "0" * 64, "consul_version": version})
+    assert outcome.status != 0
+    assert f"consul_version is {version}; 1.8 up to the last 1.x are supported" in " ".join(outcome.output.split())
+    assert not (tmp_path / "cache").exists()
+
+
 def test_check_mode_on_an_untouched_host_shows_and_changes_nothing(
     tmp_path: Path, archive: Path, variables: dict[str, Any]
 ) -> None:

@@ -12,6 +12,7 @@ from outrider.calls import context, frames
 from outrider.calls.frames import Refusal, Reply
 from outrider.calls.plan import FAIR_S, TRIAL_SHARE, Plan
 from outrider.calls.settings import Settings
+from outrider.calls.tally import MOST_METHODS, OTHER
 from outrider.calls.target import Peer, Target
 from outrider.discovery.records import Answer, Instance, Role
 from outrider.errors import (
@@ -76,6 +77,15 @@ def test_an_answer_is_decoded_and_counted() -> None:
     one.finish("ok", NOW + 0.01)
     assert (peer.in_flight, of.tallies["say"].outcomes) == (0, {"ok": 1})
     assert peer.latency_s == pytest.approx(0.01)
+
+
+def test_methods_whose_names_are_made_of_data_are_counted_together() -> None:
+    of = target()
+    for number in range(3 * MOST_METHODS):
+        of.tally(f"say-{number}").add("ok", 0.01)
+    assert len(of.tallies) == MOST_METHODS + 1
+    assert of.tallies[OTHER].outcomes == {"ok": 2 * MOST_METHODS}
+    assert of.tally("say-0") is of.tallies["say-0"]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from outrider.calls.reports import CircuitReport, ProcessReport, Sample, TallyReport
-from outrider.calls.tally import BOUNDS
+from outrider.calls.tally import BOUNDS, MOST_METHODS, OTHER
 from outrider.daemon.call_metrics import call_metrics
-from outrider.daemon.call_reports import OTHER, CallReports, quantile
+from outrider.daemon.call_reports import CallReports, quantile
 
 HERE = os.getpid()
 GONE = 1 << 22  # above the highest process id there is
@@ -28,11 +28,19 @@ class Host:
         self.changes += 1
 
     def tell(
-        self, caller: str, *, pid: int = HERE, ok: int = 0, failed: int = 0, agent: str = "Echo", **circuit: Any
+        self,
+        caller: str,
+        *,
+        pid: int = HERE,
+        ok: int = 0,
+        failed: int = 0,
+        agent: str = "Echo",
+        method: str = "say",
+        **circuit: Any,
     ) -> None:
         outcomes = {"ok": ok, **({"failed": failed} if failed else {})}
         buckets = (ok + failed, *([0] * len(BOUNDS)))
-        tally = TallyReport(agent, "say", outcomes, buckets, 0.5, 1)
+        tally = TallyReport(agent, method, outcomes, buckets, 0.5, 1)
         circuits = (self.circuit(**circuit),) if circuit else ()
         sample = Sample(1.0, agent, "say", "failed", 0.1, "trace")
         self.reports.take(ProcessReport(caller, pid, (tally,), circuits, (sample,) if failed else ()))
@@ -58,6 +66,19 @@ def test_counts_do_not_go_back_when_a_process_ends() -> None:
     host.reports.tick()
     host.tell("Asker-1", ok=1)
     assert [row.calls for row in host.reports.calls_report().calls] == [8]
+
+
+def test_what_is_kept_of_processes_that_are_gone_does_not_grow_with_the_names_that_they_made_up() -> None:
+    host = Host()
+    for number in range(3 * MOST_METHODS):
+        host.tell("a-script", pid=GONE + number, ok=1, method=f"say-{number}")
+        host.tell("a-script", pid=GONE + number, ok=1, agent=f"Nonsense-{number}")
+        host.now += 60
+        host.reports.tick()
+    found = {(row.agent): row for row in host.reports.calls_report().calls}
+    assert {agent: row.calls for agent, row in found.items()} == {"Echo": 3 * MOST_METHODS, OTHER: 3 * MOST_METHODS}
+    assert len(found["Echo"].methods) == MOST_METHODS + 1
+    assert len(host.reports._ended) <= 2 * (MOST_METHODS + 1)
 
 
 def test_who_is_no_instance_and_what_is_no_agent_are_others() -> None:

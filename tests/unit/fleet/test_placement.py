@@ -129,7 +129,7 @@ def test_a_placement_keeps_every_promise_and_stays(agents: dict[str, Agent], ran
 def test_a_thousand_agents_on_fifty_hosts_take_a_moment() -> None:
     hosts = [Host(f"h{number}", cpu=40, groups=("rack",)) for number in range(50)]
     agents = {f"A{number}": Agent(module="x", hosts=("rack",), resources=Resources(cpu=1)) for number in range(1000)}
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     slots = place(Fleet("lab", agents), hosts, {})
-    assert time.perf_counter() - began_s < 5
+    assert time.process_time() - began_s < 5
     assert set(Counter(slot.host for them in slots.values() for slot in them).values()) == {20}

