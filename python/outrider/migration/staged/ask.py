@@ -29,6 +29,7 @@ class Wish(Struct, frozen=True):
     source: the instance, of a single agent
     docs: agents' documents of another version, to be published with their migrations
     policy: how all are judged; None: as their risk says
+    staged: somebody must approve each before its cutover
     """
 
     by: str
@@ -39,6 +40,7 @@ class Wish(Struct, frozen=True):
     docs: Mapping[str, AgentDoc] = field(default_factory=dict)
     policy: Policy | None = None
     why: str = ""
+    staged: bool = False
 
 
 class Plan(Struct, frozen=True):
@@ -62,7 +64,14 @@ def plans(
     agents = list_docs(consul, FLEET, AgentDoc)
     fleet = read_fleet(consul, agents)
     indexes = {name: index for name, (_, index) in agents.docs.items()}
-    return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, fleet: (Policy(), None)))
+    by_risk = policy or (lambda ask, fleet: (Policy(), None))
+    return arranged(wish, fleet, indexes, wall(), lambda ask, fleet: _judged(by_risk, ask, fleet))
+
+
+def _judged(policy: PolicyOf, ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+    """By whoever asks, else by its risk."""
+    found, risk = policy(ask, fleet)
+    return ask.policy or found, risk
 
 
 def create(consul: Consul, found: Sequence[Plan]) -> list[Spec]:
@@ -79,7 +88,7 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     found: list[Plan] = []
     problems: list[str] = []
     well: set[str] = set()
-    now = fleet
+    now, judged = fleet, _approved(policy) if wish.staged else policy
     before: tuple[str, ...] = ()
     for number, wave in enumerate(_waves(fleet, {agent for agent, _ in pairs}), 1):
         mine: list[Plan] = []
@@ -88,7 +97,7 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
             doc = wish.docs.get(agent)
             ask = Ask(agent, wish.by, source, wish.to, doc, wish.policy, wish.why, (last,) if last else before)
             try:
-                plan = _plan(ask, _ended(mine, now, agent), indexes, at, policy, number)
+                plan = _plan(ask, _ended(mine, now, agent), indexes, at, judged, number)
             except MigrationRefused as error:
                 if not wish.leave and len(pairs) == 1:
                     raise
@@ -105,6 +114,14 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     return found
 
 
+def _approved(policy: PolicyOf) -> PolicyOf:
+    def more(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+        found, risk = policy(ask, fleet)
+        return replace(found, approvals=max(1, found.approvals)), risk
+
+    return more
+
+
 def _hint(well: Sequence[str], wish: Wish) -> str:
     to = f" --to {wish.to}" if wish.to else ""
     return f"nothing was changed; those that can: `outrider migrate run {' '.join(well)}{to}`" if well else (
@@ -114,7 +131,7 @@ def _hint(well: Sequence[str], wish: Wish) -> str:
 
 def _plan(ask: Ask, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf, wave: int) -> Plan:
     judged, risk = policy(ask, fleet)
-    made = planned(ask, fleet, new_id(at), at, ask.policy or judged, risk)
+    made = planned(ask, fleet, new_id(at), at, judged, risk)
     old = fleet.agents[ask.agent]
     if ask.doc is None or ask.doc.version == old.version:
         return Plan(Planned(made), wave, old, fleet)
