@@ -14,7 +14,7 @@ options:
   agents: {description: "By default all that O(tier), O(host) or O(definition) select.", type: list, elements: str}
   tier: {description: Those of this tier., type: str}
   host: {description: What runs on this host; it goes to O(to)., type: str}
-  migration: {description: Instead of all that one migration by its id., type: str}
+  migration: {description: "Instead of all that, one migration by its id.", type: str}
   to: {description: "The host; by default each agent stays where it is, and only its version changes.", type: str}
   instance: {description: "Which, of an agent with several.", type: str}
   definition: {description: "The compiled fleet of M(fleet); what is at another version migrates.", type: dict}
@@ -34,8 +34,8 @@ options:
   consul_ca_file: {description: CA certificate for https., type: path}
   state:
     description:
-      - V(staged) - the new instance is well, and the cutover waits for an approval; V(cutover) - approved, and done.
-      - V(verified), V(finalised) - judged well, the old instance gone. V(planned) - only shown.
+      - V(planned) - only shown; V(staged) - the new instance is well, the cutover waits for an approval.
+      - V(cutover) - approved, and done; V(verified), V(finalised) - judged well, and the old instance gone.
       - V(rolled_back), V(absent) - what is under way went back; with V(rolled_back) it is an error that nothing could.
     type: str
     choices: [planned, staged, cutover, verified, finalised, rolled_back, absent]
@@ -53,15 +53,13 @@ EXAMPLES = r"""
 
 - name: Warm up what changed; the cutover waits
   agent_migration: {definition: "{{ checked.definition }}", releases: "{{ packed.digests }}", state: staged}
+
 - name: Cut over, and back by itself if it is worse
   agent_migration: {agents: [Memory], state: cutover}
 """
 
 RETURN = r"""
-migrations:
-  description: Each C(id), C(agent), C(state), C(phase), C(risk), C(verdict), C(timings) by step, C(reason), C(next).
-  returned: always
-  type: list
+migrations: {description: "How each stands, as of M(agent_migration_info).", returned: always, type: list}
 plans: {description: "What was lacking: C(steps) with limits and approvals, C(room).", returned: always, type: list}
 waves: {description: "Agents, in the order in which they move.", returned: always, type: list}
 progress: {description: What happened while it was followed., returned: always, type: list, elements: str}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from outrider.migration.staged.report import MigrationReport, StepRow
 if TYPE_CHECKING:
     from rich.table import Table
 
+ENDS = (*OUTCOMES, "rollback", "held", "resolved")
 LIVE = ("waiting", "running", "paused")
 
 
@@ -29,7 +31,7 @@ def lines_of(report: MigrationReport, *, evidence: bool = False) -> list[str]:
         lines.append(f"  approved by {len(report.approved_by)} of {report.policy.approvals}: {_names(report)}")
     lines += ["", *(_journal(report) if evidence else _steps(report)), "", state_line(report)]
     lines += [f"  {line}" for line in _now(report)]
-    return lines + [f"  next: {command}" for command in report.next]
+    return lines + [f"  next: {command}" for command in report.next if not (evidence and " show " in command)]
 
 
 def screen(reports: Sequence[MigrationReport], height: int, trouble: str) -> list[str]:
@@ -65,16 +67,20 @@ def list_table(reports: Sequence[MigrationReport]) -> Table:
             report.agent,
             f"{report.source.instance} on {report.source.host}",
             f"{report.target.instance} on {report.target.host}",
-            report.strategy,
             report.state + (f": {report.phase}" if report.state in ("running", "paused") and report.phase else ""),
             f"{report.total_s:.1f} s",
             ago(report.at),
-            report.waits or report.reason or report.why or "-",
+            _detail(report),
         ]
         for report in reports
     ]
-    headings = ["migration", "agent", "from", "to", "strategy", "state", "took", "ago", "detail"]
+    headings = ["migration", "agent", "from", "to", "state", "took", "ago", "detail"]
     return table(headings, rows)
+
+
+def _detail(report: MigrationReport) -> str:
+    waits = re.sub(r" \(`[^`]*`\)", "", report.waits)  # the command stands in `show`
+    return waits or (report.reason if report.state != "finalised" else "") or report.why or "-"
 
 
 class News:
@@ -107,14 +113,13 @@ def _entry(row: StepRow) -> str:
 
 def _steps(report: MigrationReport) -> list[str]:
     """The steps that were begun, each with what came of it; the journal notes that with what follows."""
+    marks = [row for row in report.rows if row.phase or row.what in ENDS]
     steps: list[tuple[str, ...]] = []
-    for index, row in enumerate(report.rows):
-        if not row.phase:
-            continue
-        after = report.rows[index + 1] if index + 1 < len(report.rows) else None
-        seconds = row.took_s if row.took_s is not None else max(0.0, _time(report) - row.at)
-        came = after.said if after else report.waits
-        steps.append((row.phase, row.what, f"{seconds:.2f} s", "now" if after is None else "", came))
+    for row, after in zip(marks, (*marks[1:], None), strict=True):
+        if row.phase:
+            until = after.at if after else _time(report)
+            came = after.said if after else "now"
+            steps.append((row.phase, row.what, f"{max(0.0, until - row.at):.2f} s", came))
     return columns(steps) if steps else ["  no step was begun"]
 
 
@@ -142,7 +147,7 @@ def _now(report: MigrationReport) -> Iterator[str]:
     else:
         yield f"for {since:.1f} s no shim has begun a step; `outrider doctor` tells if none is elected"
     limit_s = {"canary": report.policy.canary_s, "verify": report.policy.verify_s}.get(last.what)
-    if limit_s is not None:
+    if limit_s is not None and not report.person:
         yield f"a verdict comes within {max(0.0, limit_s - since):.0f} s, or {_undecided(report)}"
 
 

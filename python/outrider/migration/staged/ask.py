@@ -15,7 +15,7 @@ from outrider.migration.staged.plan import Ask, Fleet, planned
 from outrider.migration.staged.records import Policy, RiskNote, Spec
 from outrider.registry.client import Consul
 from outrider.registry.kv import list_docs
-from outrider.registry.layout import FLEET, AgentDoc, Placed, PlacementDoc
+from outrider.registry.layout import FLEET, AgentDoc, Placed
 
 AT_ONCE = 20  # migrations in one transaction: up to three writes each, of 64
 PolicyOf = Callable[[Ask, Fleet], tuple[Policy, RiskNote | None]]
@@ -144,15 +144,16 @@ def _after(plan: Plan, fleet: Fleet) -> Fleet:
     """With the new instance beside the old one, which is there until the end."""
     made, doc = plan.spec, fleet.placements[plan.spec.agent]
     target = Placed(made.target.instance, made.target.host, made.target.version, made.target.entry)
-    placements = {**fleet.placements, made.agent: PlacementDoc(made.agent, (*doc.instances, target))}
+    placements = {**fleet.placements, made.agent: replace(doc, instances=(*doc.instances, target))}
     return replace(fleet, agents={**fleet.agents, made.agent: plan.agent}, placements=placements)
 
 
 def _ended(plans: Sequence[Plan], fleet: Fleet, agent: str) -> Fleet:
     """Without the instances that the agent's earlier migrations leave: its next one begins when they have ended."""
     gone = {plan.spec.source.instance for plan in plans if plan.spec.agent == agent}
-    kept = tuple(placed for placed in fleet.placements[agent].instances if placed.instance not in gone)
-    return replace(fleet, placements={**fleet.placements, agent: PlacementDoc(agent, kept)})
+    doc = fleet.placements[agent]
+    kept = tuple(placed for placed in doc.instances if placed.instance not in gone)
+    return replace(fleet, placements={**fleet.placements, agent: replace(doc, instances=kept)})
 
 
 def _instances(wish: Wish, fleet: Fleet) -> list[tuple[str, str]]:

@@ -155,7 +155,7 @@ def _room(plan: Plan) -> str:
 
 def said_of(room: Room) -> str:
     """What a host has left, in words."""
-    cpu = "cores are not counted" if room.cpu is None else f"{room.cpu:.4g} cores"
-    memory = "memory is not counted" if room.memory_mib is None else f"{room.memory_mib} MiB of memory"
-    gpus = f", GPUs with {', '.join(f'{left} MiB' for left in room.gpus_mib)}" if room.gpus_mib else ""
-    return f"{cpu}, {memory}{gpus} left on {room.host.name} without it"
+    left = [] if room.cpu is None else [f"{room.cpu:.4g} cores"]
+    left += [] if room.memory_mib is None else [f"{room.memory_mib} MiB of memory"]
+    left += [f"{mib} MiB on a GPU" for mib in room.gpus_mib]
+    return f"{room.host.name} has {', '.join(left)} left without it" if left else f"{room.host.name} counts nothing"
