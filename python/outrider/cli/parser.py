@@ -59,7 +59,7 @@ def lazily(target: str) -> Handler:
 
 
 def build_parser(words: Iterable[str] = ("fleet",)) -> Parser:
-    """All commands. What `fleet` takes is added only if it is among the `words` of the command line."""
+    """All commands. What `fleet` and `migrate` take is added only if the `words` of the command line name them."""
     parser = Parser(
         prog="outrider",
         description="One self-healing fleet of agents on a few hosts: see it, ask it, mend it.",
@@ -83,6 +83,12 @@ def build_parser(words: Iterable[str] = ("fleet",)) -> Parser:
         add_fleet_commands(commands)
     else:
         commands.add_parser("fleet", help="validate, show, draw, import a fleet file")
+    if "migrate" in words:
+        from outrider.cli.migrate_commands import add_migrate_commands
+
+        add_migrate_commands(commands)
+    else:
+        commands.add_parser("migrate", help="move agents to another host or version, judged")
     return parser
 
 

@@ -17,8 +17,9 @@ from outrider.daemon.doctor import examine
 from outrider.daemon.fleet_view import status_of
 from outrider.daemon.listener import Listener
 from outrider.daemon.migration_api import add_migrations
+from outrider.daemon.migration_plans import add_migration_plans
 from outrider.daemon.placing import add_placing
-from outrider.errors import HostError, OutriderError, UnknownAgent
+from outrider.errors import ConsulUnreachable, HostError, OutriderError, UnknownAgent, UnknownMigration
 from outrider.host.logs import follow, tail
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ async def serve_api(shim: Shim) -> Callable[[], Awaitable[None]]:
     private.router.add_get("/v1/logs/{instance}", _logs)
     add_placing(private, SHIM)
     add_migrations(private, SHIM)
+    add_migration_plans(private, SHIM)
     private.router.add_post("/v1/agents/{name}/{action}", _act)
     private.router.add_post("/v1/shutdown", _shut_down)
     runners = [web.AppRunner(app, access_log=None, handle_signals=False) for app in (private, public)]
@@ -85,8 +87,12 @@ async def _errors(
     try:
         return await handler(request)
     except OutriderError as error:
-        status = 400 if isinstance(error, _BadQuery) else 404 if isinstance(error, UnknownAgent) else 409
-        return _json({"error": error.message, "hint": error.hint}, status=status)
+        return _json({"error": error.message, "hint": error.hint}, status=_status_of(error))
+
+
+def _status_of(error: OutriderError) -> int:
+    statuses = {_BadQuery: 400, UnknownAgent: 404, UnknownMigration: 404, ConsulUnreachable: 503}
+    return next((status for kind, status in statuses.items() if isinstance(error, kind)), 409)
 
 
 def _json(value: object, status: int = 200) -> web.Response:

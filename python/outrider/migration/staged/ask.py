@@ -1,0 +1,210 @@
+"""Several migrations asked for at once: all that would be done, in waves of needs, or every reason why not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from outrider.errors import MigrationRefused, OutriderError, UnknownAgent
+from outrider.fleet import graph, spec
+from outrider.migration.staged.desk import Desk, Planned, new_id, read_fleet
+from outrider.migration.staged.plan import Ask, Fleet, planned
+from outrider.migration.staged.records import Policy, RiskNote, Spec
+from outrider.registry.client import Consul
+from outrider.registry.kv import list_docs
+from outrider.registry.layout import FLEET, AgentDoc, Placed
+
+AT_ONCE = 20  # migrations in one transaction: up to three writes each, of 64
+PolicyOf = Callable[[Ask, Fleet], tuple[Policy, RiskNote | None]]
+
+
+class Wish(Struct, frozen=True):
+    """What somebody wants.
+
+    agents: by name; leave: or everything that runs on this host
+    to: the host; by default each stays where it is
+    source: the instance, of a single agent
+    docs: agents' documents of another version, to be published with their migrations
+    policy: how all are judged; None: as their risk says
+    staged: somebody must approve each before its cutover
+    """
+
+    by: str
+    agents: tuple[str, ...] = ()
+    leave: str = ""
+    to: str = ""
+    source: str = ""
+    docs: Mapping[str, AgentDoc] = field(default_factory=dict)
+    policy: Policy | None = None
+    why: str = ""
+    staged: bool = False
+
+
+class Plan(Struct, frozen=True):
+    """One of them. `wave`: from 1 on; `agent`: its document as it will be; `fleet`: what it was planned by."""
+
+    planned: Planned
+    wave: int
+    agent: AgentDoc
+    fleet: Fleet
+
+    @property
+    def spec(self) -> Spec:
+        """The migration."""
+        return self.planned.spec
+
+
+def plans(
+    consul: Consul, wish: Wish, wall: Callable[[], float] = time.time, policy: PolicyOf | None = None
+) -> list[Plan]:
+    """What would be done, needs first. Writes nothing. Raises UnknownAgent, MigrationRefused, ConsulError."""
+    agents = list_docs(consul, FLEET, AgentDoc)
+    fleet = read_fleet(consul, agents)
+    indexes = {name: index for name, (_, index) in agents.docs.items()}
+    by_risk = policy or (lambda ask, fleet: (Policy(), None))
+    return arranged(wish, fleet, indexes, wall(), lambda ask, fleet: _judged(by_risk, ask, fleet))
+
+
+def _judged(policy: PolicyOf, ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+    """By whoever asks, else by its risk."""
+    found, risk = policy(ask, fleet)
+    return ask.policy or found, risk
+
+
+def create(consul: Consul, found: Sequence[Plan]) -> list[Spec]:
+    """Ask for them all, waves in order. Raises ConsulConflict if things changed meanwhile."""
+    made: list[Spec] = []
+    for start in range(0, len(found), AT_ONCE):
+        made += Desk(consul).create([plan.planned for plan in found[start : start + AT_ONCE]])
+    return made
+
+
+def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf) -> list[Plan]:
+    """Pure. What one takes of a host is not there for the next."""
+    pairs = _instances(wish, fleet)
+    found: list[Plan] = []
+    problems: list[str] = []
+    well: set[str] = set()
+    now, judged = fleet, _approved(policy) if wish.staged else policy
+    before: tuple[str, ...] = ()
+    for number, wave in enumerate(_waves(fleet, {agent for agent, _ in pairs}), 1):
+        mine: list[Plan] = []
+        for agent, source in (pair for name in wave for pair in pairs if pair[0] == name):
+            last = next((plan.spec.id for plan in reversed(mine) if plan.spec.agent == agent), None)
+            doc = wish.docs.get(agent)
+            ask = Ask(agent, wish.by, source, wish.to, doc, wish.policy, wish.why, (last,) if last else before)
+            try:
+                plan = _plan(ask, _ended(mine, now, agent), indexes, at, judged, number)
+            except MigrationRefused as error:
+                if not wish.leave and len(pairs) == 1:
+                    raise
+                problems += [f"{agent}: {problem}" for problem in error.problems]
+                continue
+            mine.append(plan)
+            well.add(agent)
+            now = _after(plan, now)
+        before = tuple(plan.spec.id for plan in mine) or before
+        found += mine
+    if problems:
+        refused = {problem.partition(":")[0] for problem in problems}
+        raise MigrationRefused(problems, hint=_hint(sorted(well - refused), wish))
+    return found
+
+
+def _approved(policy: PolicyOf) -> PolicyOf:
+    def more(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+        found, risk = policy(ask, fleet)
+        return replace(found, approvals=max(1, found.approvals)), risk
+
+    return more
+
+
+def _hint(well: Sequence[str], wish: Wish) -> str:
+    to = f" --to {wish.to}" if wish.to else ""
+    return f"nothing was changed; those that can: `outrider migrate run {' '.join(well)}{to}`" if well else (
+        "nothing was changed"
+    )  # fmt: skip
+
+
+def _plan(ask: Ask, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf, wave: int) -> Plan:
+    judged, risk = policy(ask, fleet)
+    made = planned(ask, fleet, new_id(at), at, judged, risk)
+    old = fleet.agents[ask.agent]
+    if ask.doc is None or ask.doc.version == old.version:
+        return Plan(Planned(made), wave, old, fleet)
+    before = old.at(made.source.version) or old
+    doc = replace(ask.doc, previous=replace(before, previous=None))
+    return Plan(Planned(made, doc, indexes.get(ask.agent, 0)), wave, doc, fleet)
+
+
+def _after(plan: Plan, fleet: Fleet) -> Fleet:
+    """With the new instance beside the old one, which is there until the end."""
+    made, doc = plan.spec, fleet.placements[plan.spec.agent]
+    target = Placed(made.target.instance, made.target.host, made.target.version, made.target.entry)
+    placements = {**fleet.placements, made.agent: replace(doc, instances=(*doc.instances, target))}
+    return replace(fleet, agents={**fleet.agents, made.agent: plan.agent}, placements=placements)
+
+
+def _ended(plans: Sequence[Plan], fleet: Fleet, agent: str) -> Fleet:
+    """Without the instances that the agent's earlier migrations leave: its next one begins when they have ended."""
+    gone = {plan.spec.source.instance for plan in plans if plan.spec.agent == agent}
+    doc = fleet.placements[agent]
+    kept = tuple(placed for placed in doc.instances if placed.instance not in gone)
+    return replace(fleet, placements={**fleet.placements, agent: replace(doc, instances=kept)})
+
+
+def _instances(wish: Wish, fleet: Fleet) -> list[tuple[str, str]]:
+    """Agent and instance of each migration; the instance is empty where the plan is to find it."""
+    if wish.leave:
+        return _leaving(wish, fleet)
+    unknown = [name for name in wish.agents if name not in fleet.placements]
+    if unknown:
+        raise UnknownAgent(f"no agent {unknown[0]} in the fleet", hint="`outrider agents` lists them")
+    if not wish.agents:
+        raise MigrationRefused(
+            ["no agent is named, nor a host to leave"], hint="`outrider migrate run AGENT --to HOST`"
+        )
+    if wish.source and len(wish.agents) > 1:
+        raise MigrationRefused([f"{wish.source} is an instance of one agent, and {len(wish.agents)} are named"])
+    found: list[tuple[str, str]] = []
+    for name in dict.fromkeys(wish.agents):
+        found += [(name, wish.source)] if wish.source else list(_behind(name, wish, fleet)) or [(name, "")]
+    return found
+
+
+def _behind(name: str, wish: Wish, fleet: Fleet) -> Iterator[tuple[str, str]]:
+    """Where only the version changes, each instance that is not at it."""
+    doc = wish.docs.get(name) or fleet.agents.get(name)
+    if doc is None or wish.to:
+        return
+    for placed in fleet.placements[name].instances:
+        if placed.state == "run" and placed.version != doc.version:
+            yield name, placed.instance
+
+
+def _leaving(wish: Wish, fleet: Fleet) -> list[tuple[str, str]]:
+    if wish.leave not in fleet.hosts:
+        raise OutriderError(f"there is no host {wish.leave}; there are: {', '.join(sorted(fleet.hosts)) or 'none'}")
+    if not wish.to or wish.to == wish.leave:
+        raise MigrationRefused(
+            ["it is not said where to"], hint=f"`outrider migrate run --from {wish.leave} --to HOST`"
+        )
+    found = [
+        (name, placed.instance)
+        for name, doc in sorted(fleet.placements.items())
+        for placed in doc.instances
+        if placed.host == wish.leave and placed.state == "run" and (not wish.agents or name in wish.agents)
+    ]
+    if not found:
+        raise MigrationRefused([f"nothing of that runs on {wish.leave}"], hint="`outrider place` shows what runs where")
+    return found
+
+
+def _waves(fleet: Fleet, names: set[str]) -> list[tuple[str, ...]]:
+    """The agents of `names` in the order of their needs, over agents in between too."""
+    whole = spec.Fleet("", {name: doc.agent for name, doc in fleet.agents.items()})
+    waves = (tuple(name for name in wave if name in names) for wave in graph.waves(whole))
+    return [wave for wave in waves if wave]
