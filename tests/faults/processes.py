@@ -8,7 +8,14 @@ import time
 from faults.scene import HOSTS, Scene
 
 FLAPPED_S = 8.0
-VENV = "/opt/outrider/venv"
+# As the role does it: a venv beside the one that runs, the link led to it in one step, and a restart.
+UPGRADE = """
+set -e; cd /opt/outrider
+old=$(readlink venv) new=/opt/outrider/venvs/upgrade-$$
+cp -al $old $new; ln -sfn $new venv.new; mv -T venv.new venv
+systemctl restart outriderd
+case $old in */upgrade-*) rm -r $old;; esac
+"""
 
 
 def kill_holder(scene: Scene) -> None:
@@ -43,12 +50,7 @@ def restart_shim(scene: Scene) -> None:
 def upgrade_shims(scene: Scene) -> None:
     """every shim upgraded, one after the other"""
     for host in scene.fleet.lab.machines():
-        # As the role does it: a venv beside the one that runs, the link led to it in one step, and a restart.
-        scene.shell(
-            host,
-            f"old=$(readlink {VENV}) && new=/opt/outrider/venvs/upgrade-$$ && cp -al $old $new && ln -sfn $new {VENV}.new"
-            f" && mv -T {VENV}.new {VENV} && systemctl restart outriderd; case $old in */upgrade-*) rm -r $old;; esac",
-        )
+        scene.shell(host, UPGRADE)
 
 
 def kill_consul(scene: Scene) -> None:

@@ -87,9 +87,9 @@ def _well_on(fleet: Fleet, host: str) -> bool:
     return held == sorted(SINGLETONS) and all(row["status"] == "passing" for row in rows)
 
 
-def hurt(fleet: Fleet, seed: int, *names: str) -> Run:
+def hurt(fleet: Fleet, seed: int, *names: str, long: bool = False) -> Run:
     """Do it while the observer calls, wait until all is well, and judge."""
-    scene = Scene(fleet, random.Random(seed), long=len(names) == 1 and seed < len(FAULTS))
+    scene = Scene(fleet, random.Random(seed), long)
     return observed(fleet, seed, names, lambda: inject(scene, *names))
 
 
@@ -167,7 +167,7 @@ def run_seeds(fleet: Fleet, seeds: range, seconds: float) -> None:
         if (seed, names) in done or time.monotonic() > end:
             continue
         print(f"{seed:4d} {' + '.join(names)} ...", flush=True)
-        run = hurt(fleet, seed, *names)
+        run = hurt(fleet, seed, *names, long=len(names) == 1)
         keep(run)
         print(line_of(run), flush=True)
         for violation in run.verdict.violations[:10]:
