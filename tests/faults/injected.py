@@ -35,6 +35,8 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
         *(starve, squeeze, fill_disk, step_clock, flap),
     )
 }
+# Too long for a pair.
+ALONE = frozenset({"flap"})
 # Under these no singleton may move.
 HARMLESS = frozenset({"restart_shim", "upgrade_shims", "starve", "flap"})
 

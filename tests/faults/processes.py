@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import os
 
-from faults.scene import HOSTS, Scene
+from faults.scene import FLEET_FILE, HOSTS, Scene
 
-FLAPPED_S = 8.0
 # As the role does it: a venv beside the one that runs, the link led to it in one step, and a restart.
 UPGRADE = """
 set -e; cd /opt/outrider
@@ -15,6 +13,13 @@ old=$(readlink venv) new=/opt/outrider/venvs/upgrade-$$
 cp -al $old $new; ln -sfn $new venv.new; mv -T venv.new venv
 systemctl restart outriderd
 case $old in */upgrade-*) rm -r $old;; esac
+"""
+FLOCK = """
+      Flock:
+        command: [sleep, infinity]
+        count: 100
+        probes: [{type: command, command: ["true"], interval_s: 60, timeout_s: 10}]
+        resources: {cpu: 0.001, memory_mib: 1}
 """
 
 
@@ -86,23 +91,18 @@ def lose_quorum(scene: Scene) -> None:
 
 
 def flap(scene: Scene) -> None:
-    """100 instances flap: each is killed every 2 s, for 8 s"""
-    end = time.monotonic() + FLAPPED_S
-    hosts = [
-        threading.Thread(target=_flap, args=(scene, host, end, turn * 0.5))
-        for turn, host in enumerate(scene.fleet.lab.machines())
-    ]
-    for host in hosts:
-        host.start()
-    for host in hosts:
-        host.join()
-
-
-def _flap(scene: Scene, host: str, end: float, first: float) -> None:
-    wait = first
-    while not scene.over.wait(wait) and time.monotonic() < end:
-        scene.shell(host, "systemctl kill --signal=KILL 'outrider-agent@Flock-*'")
-        wait = 2.0
+    """100 instances flap: all are killed every 2 s, for 8 s"""
+    file = FLEET_FILE.with_name(f".flock-{os.getpid()}.yml")  # its code is beside it
+    try:
+        file.write_text(FLEET_FILE.read_text() + FLOCK)
+        scene.publish(file)
+        with scene.until_over(0, lambda: scene.publish(FLEET_FILE)):
+            for _ in range(4):
+                for host in scene.fleet.lab.machines():
+                    scene.shell(host, "systemctl kill --signal=KILL 'outrider-agent@Flock-*'")
+                scene.over.wait(2.0)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _freeze_consuls(scene: Scene, hosts: list[str], seconds: float) -> None:
