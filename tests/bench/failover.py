@@ -2,8 +2,8 @@
 
     python tests/bench/failover.py [--only kill,hang,routing,host,ttl,keepalived,systemd] [--count 100] [--add]
 
-Needs root. Every host calls the singleton 200 times a second; all hosts share the machine's monotonic clock. `--add` adds
-to what earlier parts measured. Where $OUTRIDER_LAB names a lab, it is done there, and the lab is left up.
+Needs root. Every host calls the singleton 200 times a second; all hosts share the machine's monotonic clock. `--add`
+adds to what earlier parts measured. Where $OUTRIDER_LAB names a lab, it is done there, and the lab is left up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from failover_peers import keepalived, session_ttl, systemd_restarts
 from failover_watch import Callers, Watcher, pid_of
 from harness import ROOT, Samples, write
-from lab_rows import freeze, healthy, kill, leader
+from lab_rows import freeze, kill, leader
 
 from faults.suite import small_fleet, well
 from hosts.fleet import Fleet, until

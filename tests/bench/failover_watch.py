@@ -1,4 +1,4 @@
-"""Who answers, and who is in the routing, as the hosts of a lab see it: each tells on the machine's one monotonic clock."""
+"""Who answers, and who is in the routing, as a lab's hosts see it; each tells it on the machine's one clock."""
 
 from __future__ import annotations
 

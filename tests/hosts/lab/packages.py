@@ -14,7 +14,11 @@ def fetched(*names: str) -> list[Path]:
     folder = cache_folder() / "debs" / "+".join(names)
     if not (folder / ".complete").exists():
         (folder / "partial").mkdir(parents=True, exist_ok=True)
-        options = ["-oAPT::Sandbox::User=root", f"-oDir::State::status={image()}/var/lib/dpkg/status", f"-oDir::Cache::archives={folder}"]
+        options = [
+            "-oAPT::Sandbox::User=root",
+            f"-oDir::State::status={image()}/var/lib/dpkg/status",
+            f"-oDir::Cache::archives={folder}",
+        ]
         words = ["install", "--yes", "--no-install-recommends", "--download-only", *names]
         subprocess.run(["apt-get", "-qq", *options, *words], check=True, stdin=subprocess.DEVNULL)
         (folder / ".complete").touch()
