@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from faults.injected import FAULTS
 from faults.observer import Verdict
@@ -26,7 +26,7 @@ class Run(Struct):
     well_s: float
     verdict: Verdict
     code: str = ""
-    calm_s: float = field(default=0.0)
+    calm_s: float = 0.0
 
     @property
     def what(self) -> str:
@@ -60,6 +60,7 @@ def bound(runs: int) -> float:
 
 def report(runs: list[Run]) -> list[str]:
     """What they say together."""
+    calm, runs = [run for run in runs if run.calm_s], [run for run in runs if not run.calm_s]
     bad = [run for run in runs if run.verdict.violations]
     injected = sum(len(run.faults) for run in runs)
     said = f"{len(runs)} runs with {injected} faults, {len(bad)} of them with violations"
@@ -68,6 +69,11 @@ def report(runs: list[Run]) -> list[str]:
     lines = [said, f"seeds {spans(run.seed for run in runs)}"]
     for version in sorted({run.code for run in runs}):
         lines.append(f"of code {version}: {spans(run.seed for run in runs if run.code == version)}")
+    for run in calm:
+        said = "; ".join(run.verdict.violations) or "nothing failed over"
+        lines.append(
+            f"{run.calm_s / 60:g} minutes of {run.what}, code {run.code}: {said}; {sum(run.verdict.answered.values()):,} calls"
+        )
     return lines + [f"VIOLATION seed {run.seed}, {run.what}: {run.verdict.violations[0]}" for run in bad]
 
 
@@ -95,8 +101,8 @@ def table(runs: list[Run]) -> list[str]:
     columns = ["alone", "in pairs", "well after: median, max", *AGENTS.values()]
     lines = [f"| fault | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, fault in FAULTS.items():
-        alone = [run for run in runs if run.faults == (name,)]
-        pairs = sum(name in run.faults for run in runs) - len(alone)
+        alone = [run for run in runs if run.faults == (name,) and not run.calm_s]
+        pairs = sum(name in run.faults and len(run.faults) > 1 for run in runs)
         cells = [(fault.__doc__ or name).strip(), str(len(alone)), str(pairs)]
         if alone:
             times = [run.well_s for run in alone]

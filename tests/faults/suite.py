@@ -29,7 +29,7 @@ from hosts.lab.lab import Lab
 
 MADE_WITH = "made-with"  # in the lab's folder: the code whose fleet runs there
 WELL_S = 120.0
-BEFORE_S, AFTER_S = 1.0, 1.0
+BEFORE_S, AFTER_S = 1.0, 2.0
 
 
 @contextmanager
@@ -81,6 +81,22 @@ def well(fleet: Fleet) -> bool:
     return False
 
 
+def well_for_good(fleet: Fleet) -> float:
+    """Wait until it is well, and still is after every part had the time to notice; since when, in monotonic seconds."""
+    since = 0.0
+
+    def still() -> bool:
+        nonlocal since
+        if well(fleet):
+            since = time.monotonic()
+            time.sleep(AFTER_S)
+            return well(fleet)
+        return False
+
+    until(still, WELL_S, fleet.what_is_wrong)
+    return since
+
+
 def _well_on(fleet: Fleet, host: str) -> bool:
     rows = fleet.status(host)["instances"]
     held = sorted(row["agent"] for row in rows if row["role"] == "holder")
@@ -94,8 +110,7 @@ def hurt(fleet: Fleet, seed: int, *names: str, long: bool = False) -> Run:
 
 
 def observed(fleet: Fleet, seed: int, names: tuple[str, ...], act: Callable[[], None]) -> Run:
-    """What `act` does, under the observer's eyes."""
-    until(lambda: well(fleet), WELL_S, fleet.what_is_wrong)
+    """What `act` does to a fleet that is well, under the observer's eyes."""
     before, held, sick = written(fleet), epochs(fleet), []
     with tempfile.TemporaryDirectory() as folder:
         observer = Observer(fleet, "lab4", f"{seed}-{time.time_ns()}", Path(folder) / "seen")
@@ -104,11 +119,10 @@ def observed(fleet: Fleet, seed: int, names: tuple[str, ...], act: Callable[[], 
             began = time.monotonic()
             act()
             try:
-                until(lambda: well(fleet), WELL_S, fleet.what_is_wrong)
+                well_s = well_for_good(fleet) - began
             except AssertionError as error:
+                well_s = time.monotonic() - began
                 sick.append(str(error))
-            well_s = time.monotonic() - began
-            time.sleep(AFTER_S)
         finally:
             seen = observer.stop()
     verdict = judge(fleet, seen, before)
@@ -144,6 +158,7 @@ def calm(fleet: Fleet, what: str, minutes: float) -> Run:
                 until(lambda: well(fleet), WELL_S, fleet.what_is_wrong)
 
     name, act = {"starved": ("starve", starved), "restarts": ("restart_shim", restarts)}[what]
+    well_for_good(fleet)
     run = observed(fleet, -1, (name,), act)
     run.calm_s = minutes * 60
     return run
@@ -162,6 +177,7 @@ def run_seeds(fleet: Fleet, seeds: range, seconds: float) -> None:
     """Those that were not run yet with this code, as many as are begun within `seconds`."""
     end = time.monotonic() + seconds
     done = {(run.seed, run.faults) for run in kept() if run.code == code()}
+    well_for_good(fleet)
     for seed in seeds:
         names = chosen(seed)
         if (seed, names) in done or time.monotonic() > end:
@@ -172,6 +188,8 @@ def run_seeds(fleet: Fleet, seeds: range, seconds: float) -> None:
         print(line_of(run), flush=True)
         for violation in run.verdict.violations[:10]:
             print(f"     VIOLATION {violation}", flush=True)
+        if run.verdict.violations:
+            well_for_good(fleet)
 
 
 def main() -> int:

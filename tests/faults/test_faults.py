@@ -9,7 +9,7 @@ import pytest
 
 from faults.observer import SINGLETONS, Accepted, Observer, Seen, _lost, _overlaps, judge, written
 from faults.runs import line_of
-from faults.suite import hurt, moved, well
+from faults.suite import hurt, moved, well, well_for_good
 from hosts.fleet import Fleet, until
 
 SEED = 1
@@ -26,6 +26,7 @@ SHORT = (
 
 @pytest.mark.parametrize("faults", SHORT, ids="+".join)
 def test_there_are_never_two_holders_and_nothing_acknowledged_is_lost(small: Fleet, faults: tuple[str, ...]) -> None:
+    well_for_good(small)
     run = hurt(small, SEED, *faults)
     print(line_of(run))
     assert run.verdict.violations == []
