@@ -71,9 +71,8 @@ def report(runs: list[Run]) -> list[str]:
         lines.append(f"of code {version}: {spans(run.seed for run in runs if run.code == version)}")
     for run in calm:
         said = "; ".join(run.verdict.violations) or "nothing failed over"
-        lines.append(
-            f"{run.calm_s / 60:g} minutes of {run.what}, code {run.code}: {said}; {sum(run.verdict.answered.values()):,} calls"
-        )
+        calls = sum(run.verdict.answered.values())
+        lines.append(f"{run.calm_s / 60:g} minutes of {run.what}, code {run.code}: {said}; {calls:,} calls answered")
     return lines + [f"VIOLATION seed {run.seed}, {run.what}: {run.verdict.violations[0]}" for run in bad]
 
 
