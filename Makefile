@@ -58,7 +58,7 @@ docs: setup ## reference pages and the JSON Schema, generated from the code
 	@python scripts/docs.py
 
 faults: setup ## FAULTS faults from SEED on, singly and in pairs, on lab hosts (root); added up in build/faults.jsonl; ARGS=--help
-	@scripts/apt-install $(LAB_NEEDS)
+	@scripts/apt-install $(LAB_NEEDS) gcc libc6-dev
 	@PYTHONPATH=tests python -m faults.suite --faults $(or $(FAULTS),26) --seed $(or $(SEED),0) $(ARGS)
 
 bench-failover: setup ## kills, hangs and lost hosts beside session TTLs, keepalived, systemd on lab hosts (root) -> build/bench/failover.json

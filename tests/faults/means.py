@@ -82,7 +82,7 @@ def step_clock(scene: Scene) -> None:
     # The hosts share this machine's clock, so only that of one program can be another.
     built = Path(f"/proc/{scene.fleet.lab.machines()[host].leader()}/root{LIBRARY}")
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", built, SOURCE], check=True)
-    with scene.until_over(4.0, lambda: scene.shell(host, f"rm -f {DROP_IN} {CLOCK}; {RESTART}")):
+    with scene.until_over(4.0, lambda: scene.shell(host, f"rm -f {DROP_IN} {CLOCK}; {RESTART}; rm -f {LIBRARY}")):
         scene.shell(host, f"mkdir -p {DROP_IN.rpartition('/')[0]}; echo '{STEPPED}' >{DROP_IN}; {RESTART}")
         scene.shell(host, f"echo 3600 >{CLOCK}")
         scene.over.wait(4.0)
