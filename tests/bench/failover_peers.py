@@ -98,17 +98,24 @@ def session_ttl(fleet: Fleet, count: int, kept: Samples) -> None:
         fleet.put(host, TOKEN, fleet.tokens()["management"]["secret"])
     for delay_s, name in ((15, "Consul session, TTL 10 s"), (0, "Consul session, TTL 10 s, no lock delay")):
         prefix = f"{KEYS}{random.randrange(1 << 30)}/"
+        end = f"pkill -9 -f '[{prefix[0]}]{prefix[1:]}'"  # written so that it does not mean itself
         holder = Teller(fleet, "lab2", PYTHON, "-c", HOLD, prefix, str(delay_s), str(count))
-        holder.next()
-        until(lambda prefix=prefix: len(fleet.consul("lab4", f"kv/{prefix}?keys")[1]) == count, 10)
-        standby = Teller(fleet, "lab4", PYTHON, "-c", STAND_BY, prefix, str(count))
-        time.sleep(10)  # past the first renewals
-        fleet.on("lab2", f"pkill -9 -f {prefix}")
-        since = time.monotonic_ns()
-        for _ in range(count):
-            kept.add("singleton kill -9", name, "ms", (int(standby.next()[1]) - since) / 1e6)
-        standby.stop()
-        fleet.consul("lab4", f"kv/{KEYS}?recurse", method="DELETE")
+        standby = None
+        try:
+            holder.next()
+            until(lambda prefix=prefix: len(fleet.consul("lab4", f"kv/{prefix}?keys")[1]) == count, 10)
+            standby = Teller(fleet, "lab4", PYTHON, "-c", STAND_BY, prefix, str(count))
+            time.sleep(random.uniform(8, 12))  # past the first renewals
+            since = time.monotonic_ns()
+            fleet.on("lab2", end)
+            for _ in range(count):
+                kept.add("singleton kill -9", name, "ms", (int(standby.next()[1]) - since) / 1e6)
+        finally:
+            for host in ("lab2", "lab4"):
+                fleet.on(host, end, check=False)
+            for teller in (holder, *([standby] if standby else [])):
+                teller.stop()
+            fleet.consul("lab4", f"kv/{KEYS}?recurse", method="DELETE")
 
 
 def keepalived(fleet: Fleet, count: int, kept: Samples) -> None:

@@ -9,7 +9,7 @@ from queue import Empty, Queue
 
 from hosts.fleet import Fleet
 
-SEEN_S = 30.0
+SEEN_S = 60.0
 PYTHON = "/opt/outrider/venv/bin/python"
 CALLER = """
 import os, sys, threading, time
