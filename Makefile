@@ -61,11 +61,11 @@ cli: setup ## the CLI against the running demo: make cli ARGS='status'
 docs: setup ## reference pages and the JSON Schema, generated from the code
 	@python scripts/docs.py
 
-faults: setup ## FAULTS faults from SEED on, singly and in pairs, on lab hosts (root); added up in build/faults.jsonl
-	@scripts/apt-install $(LAB_NEEDS)
-	@PYTHONPATH=tests python -m faults.suite --faults $(or $(FAULTS),17) --seed $(or $(SEED),0)
+faults: setup ## FAULTS faults from SEED on, singly and in pairs, on lab hosts (root); added up in build/faults.jsonl; ARGS=--help
+	@scripts/apt-install $(LAB_NEEDS) gcc libc6-dev
+	@PYTHONPATH=tests python -m faults.suite --faults $(or $(FAULTS),26) --seed $(or $(SEED),0) $(ARGS)
 
-bench-failover: setup ## kills, hangs and lost hosts on lab hosts (root) -> build/bench/failover.json
+bench-failover: setup ## kills, hangs and lost hosts beside session TTLs, keepalived, systemd on lab hosts (root) -> build/bench/failover.json
 	@scripts/apt-install $(LAB_NEEDS)
 	@python tests/bench/failover.py $(ARGS)
 

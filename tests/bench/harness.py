@@ -57,3 +57,30 @@ def write(name: str, rows: Sequence[Row]) -> Path:
     )
     print(f"written to {path.relative_to(ROOT)}")
     return path
+
+
+class Samples:
+    """Samples by case, system and unit, kept in a file from the first on, so that a benchmark can be run in parts."""
+
+    def __init__(self, path: Path, *, add: bool) -> None:
+        self._path = path
+        self._found: list[tuple[str, str, str, list[float]]] = []
+        if add and path.exists():
+            self._found = [tuple(item) for item in json.loads(path.read_text())]
+
+    def add(self, case: str, system: str, unit: str, sample: float) -> None:
+        """One more, on disk when this returns."""
+        for item in self._found:
+            if item[:3] == (case, system, unit):
+                item[3].append(sample)
+                break
+        else:
+            self._found.append((case, system, unit, [sample]))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(self._found))
+        scratch.replace(self._path)
+
+    def rows(self) -> list[Row]:
+        """Of all of them."""
+        return [row(*item) for item in self._found]

@@ -16,6 +16,7 @@ from hosts.fleet import Fleet
 SINGLETONS = ("Counter", "Ledger", "Lone")
 REPLICATED = ("Echo",)
 STATE = "/var/lib/outrider-agents"
+LINE_BYTES = 400  # more than one, less than four
 OBSERVER = """
 import json, os, sys, threading, time
 os.environ["OUTRIDER_CALLS_TLS"] = "/etc/outrider/calls"
@@ -100,21 +101,36 @@ class Observer:
         return [Seen(**json.loads(line)) for line in self._log.read_text().splitlines()]
 
 
-def accepted(fleet: Fleet, agent: str) -> list[Accepted]:
-    """What the instances of a singleton wrote down, on all hosts, in the order of time."""
-    lines: list[Accepted] = []
+def written(fleet: Fleet) -> dict[tuple[str, str], int]:
+    """How long each host's files of accepted counts are; by host and path."""
+    found = {}
     for host in fleet.lab.machines():
-        text = fleet.on(host, f"cat {STATE}/{agent}-*/accepted 2>/dev/null; true")
-        # The last line of a host that lost its power may be half written.
-        lines += [Accepted(**json.loads(line)) for line in text.splitlines() if line.endswith("}")]
+        text = fleet.on(host, f"stat -c '%s %n' {STATE}/*/accepted 2>/dev/null; true")
+        for size, path in (line.split() for line in text.splitlines()):
+            found[host, path] = int(size)
+    return found
+
+
+def accepted(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> list[Accepted]:
+    """What the instances of a singleton wrote down, on all hosts, in the order of time.
+
+    `before`: what was `written` at the beginning; of that only the last line or two of each file are read.
+    """
+    lines: list[Accepted] = []
+    for host, path in written(fleet):
+        if path.startswith(f"{STATE}/{agent}-"):
+            text = fleet.on(host, f"tail -c +{max(1, before.get((host, path), 0) - LINE_BYTES)} {path}")
+            # The first line may have lost its beginning, and the last of a host that lost its power its end.
+            whole = [line for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+            lines += [Accepted(**json.loads(line)) for line in whole]
     return sorted(lines, key=lambda line: line.at_ns)
 
 
-def judge(fleet: Fleet, seen: list[Seen]) -> Verdict:
+def judge(fleet: Fleet, seen: list[Seen], before: dict[tuple[str, str], int]) -> Verdict:
     """Never two holders at work, and no acknowledged count lost or counted twice."""
     verdict = Verdict()
     for agent in SINGLETONS:
-        lines = accepted(fleet, agent)
+        lines = accepted(fleet, agent, before)
         verdict.violations += [f"{agent}: {text}" for text in _overlaps(lines)]
         answered = [call for call in seen if call.agent == agent and not call.error]
         verdict.violations += [f"{agent}: {text}" for text in _lost(lines, answered)]
