@@ -16,7 +16,7 @@ from outrider.cli.migration_plan_view import plans_lines
 from outrider.cli.migration_view import News, lines_of, list_table, screen
 from outrider.cli.output import console, count, print_json
 from outrider.cli.parser import UsageError
-from outrider.cli.shim_client import ShimClient
+from outrider.host.shim_client import ShimClient
 from outrider.errors import EXIT_FAILED, ConsulUnreachable, OutriderError
 from outrider.migration.staged.preview import PlansReport
 from outrider.migration.staged.records import OUTCOMES, Policy

@@ -98,7 +98,7 @@ def first(strategy: Strategy) -> World:
 
 
 class Model:
-    """`troubles`: deaths, lost hosts and what people do in one history; `writes`: the client's; `stale`: late writes."""
+    """`troubles`: deaths, lost hosts and people in one history; `writes`: the client's; `stale`: late writes."""
 
     def __init__(
         self, strategy: Strategy, rules: Rules | None = None, *, troubles: int = 1, writes: int = 2, stale: int = 1
