@@ -22,6 +22,7 @@ VARIABLES = {
     "__agents_local_ports_unit": "/etc/systemd/system/outrider-local-ports.service",
     "__agents_local_ports_runtime": "/run/outrider-local-ports",
     "outrider_local_ports": True,
+    "outrider_calls_tls": True,
     "__outrider_inputs": ["/etc/outrider/outriderd.toml"],
     "__outrider_config_file": "/etc/outrider/outriderd.toml",
 }
