@@ -119,6 +119,6 @@ def test_a_whole_fleet_comes_back_from_backups_on_empty_hosts(fleet: Fleet, tmp_
     done = time.monotonic()
     assert {host: int(fleet.on(host, MARKED)) for host in hosts} == here
     print(
-        f"a whole fleet on empty hosts: {done - began:.0f} s to 77 passing: Consul, shims and code {bare - began:.0f} s, "
+        f"a whole fleet on empty hosts: {done - began:.0f} s to 77 passing: Consul, shims, code {bare - began:.0f} s, "
         f"backups put back {restored - bare:.0f} s, agents started {done - restored:.0f} s"
     )
