@@ -7,11 +7,9 @@ export PYTHONPATH :=
 PYTEST := python -m pytest
 
 LAB_NEEDS := debootstrap gpg gpgv haproxy iproute2 nftables openssh-client systemd-container
-# Tests that other work beside them does not disturb: they time nothing, and start no cluster.
-QUICK := tests/unit $(addprefix tests/integration/roles/test_,agents_local_ports.py consul_install.py debian_mirror.py)
 LAB := PYTHONPATH=tests python -m hosts.lab
 
-.PHONY: lab-up lab-down lab-image test-quick help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge lock
+.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -39,15 +37,12 @@ setup: ## .venv as requirements.lock says
 test: setup ## lint, and every test
 	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install chromium chromium-driver $(LAB_NEEDS); fi
 	@echo "test: lint and the quick tests side by side, each shown at its end"
-	@$(MAKE) -j3 --output-sync lint test-quick lab-image
+	@$(MAKE) -j3 --output-sync lint test-unit lab-image
 	@echo "test: browser, faults, hosts, integration"
-	@$(PYTEST) tests $(addprefix --ignore=,$(QUICK))
+	@$(PYTEST) tests --ignore=tests/unit
 
 test-unit: setup ## the quick tests
 	@$(PYTEST) tests/unit
-
-test-quick: setup
-	@$(PYTEST) $(QUICK)
 
 test-integration: setup ## tests against a real Consul, which they start
 	@$(PYTEST) tests/integration
