@@ -38,7 +38,7 @@ from outrider.registry.lock import LockState, RunLock, lock_state
 
 pytestmark = pytest.mark.integration
 NAMES = ("h1", "h2", "h3")
-WITHIN_S = 15.0
+WITHIN_S = 30.0
 
 
 class Fleet:
