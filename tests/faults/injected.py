@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from faults.consul_data import end_session, revoke_token, wipe
+from faults.consul_data import end_session, flap, revoke_token, wipe
 from faults.means import fill_disk, squeeze, starve, step_clock
 from faults.network import cut_link, garble, lose_a_third, lose_what_comes, lose_what_goes, power_off
 from faults.processes import (
-    flap,
     freeze_consul,
     freeze_leader,
     freeze_shim,
@@ -35,8 +34,6 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
         *(starve, squeeze, fill_disk, step_clock, flap),
     )
 }
-# Too long for a pair.
-ALONE = frozenset({"flap"})
 # Under these no singleton may move.
 HARMLESS = frozenset({"restart_shim", "upgrade_shims", "starve", "flap"})
 
