@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct, to_builtins
@@ -62,11 +63,16 @@ def write(name: str, rows: Sequence[Row]) -> Path:
 class Samples:
     """Samples by case, system and unit, kept in a file from the first on, so that a benchmark can be run in parts."""
 
-    def __init__(self, path: Path, *, add: bool) -> None:
+    def __init__(self, path: Path, *, add: bool, within_s: float = float("inf")) -> None:
         self._path = path
+        self._end = time.monotonic() + within_s
         self._found: list[tuple[str, str, str, list[float]]] = []
         if add and path.exists():
             self._found = [tuple(item) for item in json.loads(path.read_text())]
+
+    def turns(self, count: int) -> Iterator[int]:
+        """As many as `count`, but none is begun once the time is over."""
+        return itertools.takewhile(lambda _: time.monotonic() < self._end, range(count))
 
     def add(self, case: str, system: str, unit: str, sample: float) -> None:
         """One more, on disk when this returns."""
