@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="to the samples of earlier runs")
     parser.add_argument("--within", type=float, default=float("inf"), help="begin nothing later than that, in seconds")
     arguments = parser.parse_args()
-    file = ROOT / "build/bench/failover-samples.json"
+    file = ROOT / "build/bench/failover-samples.jsonl"
     kept = Samples(file, add=arguments.add, within_s=arguments.within)
     try:
         with small_fleet(os.environ.get("OUTRIDER_LAB", "")) as fleet:
