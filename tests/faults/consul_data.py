@@ -72,12 +72,17 @@ def revoke_token(scene: Scene) -> None:
         scene.fleet.put("lab4", TOKEN, json.dumps(kept))
         until(lambda: scene.consul("acl/token", "--data", f"@{TOKEN}", method="PUT")[0] == 200, WIPED_S)
 
-    with scene.until_over(8.0, undo):
+    with scene.consul_alone, scene.until_over(8.0, undo):
         scene.consul(f"acl/token/{accessor}", method="DELETE")
 
 
 def wipe(scene: Scene) -> None:
     """Consul's data lost on all servers, and restored from a snapshot"""
+    with scene.consul_alone:
+        _wipe(scene)
+
+
+def _wipe(scene: Scene) -> None:
     until(lambda: scene.consul("snapshot", "-o", SNAPSHOT)[0] == 200, FOUND_S)
     for host in HOSTS:
         scene.shell(host, "systemctl stop consul && rm -rf /var/lib/consul/raft")

@@ -72,7 +72,7 @@ def freeze_leader(scene: Scene) -> None:
 def lose_server(scene: Scene) -> None:
     """Consul server stopped for 8 s"""
     host = scene.host()
-    with scene.until_over(8.0, lambda: scene.shell(host, "systemctl start consul")):
+    with scene.consul_alone, scene.until_over(8.0, lambda: scene.shell(host, "systemctl start consul")):
         scene.shell(host, "systemctl stop consul")
 
 

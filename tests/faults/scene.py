@@ -19,12 +19,16 @@ FOUND_S = 30.0
 
 
 class Scene(Struct):
-    """A fleet, and the dice that choose in it. `long`: faults last as long as they do in the list of single ones."""
+    """A fleet, and the dice that choose in it. `long`: faults last as long as they do in the list of single ones.
+
+    consul_alone: for what must not come between another's stop and start of Consul, or snapshot and restore
+    """
 
     fleet: Fleet
     rng: random.Random
     long: bool = False
     over: threading.Event = field(default_factory=threading.Event)
+    consul_alone: threading.Lock = field(default_factory=threading.Lock)
 
     def holder(self, agent: str = "") -> tuple[str, str]:
         """Instance and host of a singleton's holder, where it may be hurt; any holder if no agent is named."""
