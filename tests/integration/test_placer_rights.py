@@ -21,6 +21,7 @@ from outrider.registry.kv import Change, get_doc, put_docs
 from outrider.registry.layout import (
     FLEET,
     HOSTS,
+    MIGRATIONS,
     PLACEMENT,
     PLACER_LOCK,
     RUN_LOCK,
@@ -54,8 +55,8 @@ def host(guarded: ConsulServer, *, placer: bool) -> Consul:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined)
     rules = environment.get_template("host_policy.hcl.j2").render(
         consul_node_name="local",
-        consul_read_prefixes=["outrider/fleet/", "outrider/placement/", "outrider/hosts/", "outrider/locks/"],
-        consul_write_prefixes=["outrider/placement/", "outrider/hosts/"] if placer else [],
+        consul_read_prefixes=[FLEET, PLACEMENT, HOSTS, MIGRATIONS, "outrider/locks/"],
+        consul_write_prefixes=[PLACEMENT, HOSTS, MIGRATIONS] if placer else [],
         consul_services=["outrider-shim"],
         consul_write_keys=["outrider/locks/placer"] if placer else ["outrider/placement/A"],
     )
