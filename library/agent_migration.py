@@ -50,10 +50,8 @@ author: [The Outrider authors]
 EXAMPLES = r"""
 - name: Move an agent
   agent_migration: {agents: [Memory], to: gpu2, why: a new disk}
-
 - name: Warm up what changed; the cutover waits
   agent_migration: {definition: "{{ checked.definition }}", releases: "{{ packed.digests }}", state: staged}
-
 - name: Cut over, and back by itself if it is worse
   agent_migration: {agents: [Memory], state: cutover}
 """
@@ -97,8 +95,7 @@ ARGUMENTS: dict[str, Any] = {
     "consul_port": {"type": "int", "default": 8500},
     "consul_scheme": {"type": "str", "choices": ["http", "https"], "default": "http"},
     "consul_token": {"type": "str", "no_log": True},
-    "consul_token_file": {"type": "path", "no_log": False},
-    "consul_ca_file": {"type": "path"},
+    **{name: {"type": "path", "no_log": False} for name in ("consul_token_file", "consul_ca_file")},
     "state": {"type": "str", "choices": STATES, "default": "finalised"},
 }
 

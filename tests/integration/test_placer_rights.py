@@ -21,8 +21,10 @@ from outrider.migration.backup.record import known_everywhere, publish
 from outrider.registry.client import Consul, connect
 from outrider.registry.kv import Change, get_doc, put_docs
 from outrider.registry.layout import (
+    BACKUPS,
     FLEET,
     HOSTS,
+    MIGRATIONS,
     PLACEMENT,
     PLACER_LOCK,
     RUN_LOCK,
@@ -56,8 +58,8 @@ def host(guarded: ConsulServer, *, placer: bool) -> Consul:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined)
     rules = environment.get_template("host_policy.hcl.j2").render(
         consul_node_name="local",
-        consul_read_prefixes=[f"outrider/{name}/" for name in ("fleet", "placement", "hosts", "locks", "backups")],
-        consul_write_prefixes=["outrider/placement/", "outrider/hosts/"] if placer else [],
+        consul_read_prefixes=[FLEET, PLACEMENT, HOSTS, MIGRATIONS, BACKUPS, "outrider/locks/"],
+        consul_write_prefixes=[PLACEMENT, HOSTS, MIGRATIONS] if placer else [],
         consul_services=["outrider-shim"],
         consul_write_keys=["outrider/backups/A", "outrider/locks/placer" if placer else "outrider/placement/A"],
     )

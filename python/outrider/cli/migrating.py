@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -16,12 +17,13 @@ from outrider.cli.migration_plan_view import plans_lines
 from outrider.cli.migration_view import News, lines_of, list_table, screen
 from outrider.cli.output import console, count, print_json
 from outrider.cli.parser import UsageError
-from outrider.errors import EXIT_FAILED, ConsulUnreachable, OutriderError
+from outrider.errors import EXIT_FAILED, ConsulDenied, ConsulUnreachable, OutriderError
 from outrider.host.shim_client import ShimClient
 from outrider.migration.staged.preview import PlansReport
 from outrider.migration.staged.records import OUTCOMES, Policy
 from outrider.migration.staged.report import MigrationReport, MigrationsReport
 
+T = TypeVar("T")
 POLL_S = 0.1
 REFRESH_S = 0.25
 PATIENCE_S = 60.0  # a shim that is restarted, or Consul's election, ends no watching
@@ -93,7 +95,7 @@ def steer(args: argparse.Namespace) -> int:
     if args.verb == "resolve":
         query["resolution"] = args.resolution
     path = f"/v1/migrations/{quote(args.id, safe='')}/{args.verb}?{urlencode(query)}"
-    report = ShimClient(args.runtime).post(path, MigrationReport)
+    report = _post(args, path, MigrationReport)
     if args.json:
         print_json(report)
     else:
@@ -125,7 +127,15 @@ def _post_plan(args: argparse.Namespace, *, dry: bool) -> PlansReport:
     if given:
         query["policy"] = msgspec.json.encode(msgspec.convert(given, Policy)).decode()
     path = "/v1/migration-plans?" + urlencode({key: value for key, value in query.items() if value})
-    return ShimClient(args.runtime).post(path + ("&dry=" if dry else ""), PlansReport)
+    return _post(args, path + ("&dry=" if dry else ""), PlansReport)
+
+
+def _post(args: argparse.Namespace, path: str, kind: type[T]) -> T:
+    try:
+        return ShimClient(args.runtime).post(path, kind)
+    except ConsulDenied as error:
+        hint = "only shims of Consul's servers may write what migrations take: do it on one of those hosts"
+        raise ConsulDenied(error.message, hint=hint) from error
 
 
 def _words(args: argparse.Namespace) -> str:

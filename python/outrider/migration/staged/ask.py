@@ -64,14 +64,7 @@ def plans(
     agents = list_docs(consul, FLEET, AgentDoc)
     fleet = read_fleet(consul, agents)
     indexes = {name: index for name, (_, index) in agents.docs.items()}
-    by_risk = policy or (lambda ask, fleet: (Policy(), None))
-    return arranged(wish, fleet, indexes, wall(), lambda ask, fleet: _judged(by_risk, ask, fleet))
-
-
-def _judged(policy: PolicyOf, ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
-    """By whoever asks, else by its risk."""
-    found, risk = policy(ask, fleet)
-    return ask.policy or found, risk
+    return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, fleet: (Policy(), None)))
 
 
 def create(consul: Consul, found: Sequence[Plan]) -> list[Spec]:
@@ -88,7 +81,7 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     found: list[Plan] = []
     problems: list[str] = []
     well: set[str] = set()
-    now, judged = fleet, _approved(policy) if wish.staged else policy
+    now, judged = fleet, _judged(policy, wish)
     before: tuple[str, ...] = ()
     for number, wave in enumerate(_waves(fleet, {agent for agent, _ in pairs}), 1):
         mine: list[Plan] = []
@@ -114,12 +107,15 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     return found
 
 
-def _approved(policy: PolicyOf) -> PolicyOf:
-    def more(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
-        found, risk = policy(ask, fleet)
-        return replace(found, approvals=max(1, found.approvals)), risk
+def _judged(by_risk: PolicyOf, wish: Wish) -> PolicyOf:
+    """As whoever asks wants it, else by its risk."""
 
-    return more
+    def judged(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+        found, risk = by_risk(ask, fleet)
+        found = wish.policy or found
+        return replace(found, approvals=max(1, found.approvals)) if wish.staged else found, risk
+
+    return judged
 
 
 def _hint(well: Sequence[str], wish: Wish) -> str:
