@@ -83,7 +83,7 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     well: set[str] = set()
     now, judged = fleet, _judged(policy, wish)
     before: tuple[str, ...] = ()
-    for number, wave in enumerate(_waves(fleet, {agent for agent, _ in pairs}), 1):
+    for number, wave in enumerate(_waves({**fleet.agents, **wish.docs}, {agent for agent, _ in pairs}), 1):
         mine: list[Plan] = []
         for agent, source in (pair for name in wave for pair in pairs if pair[0] == name):
             last = next((plan.spec.id for plan in reversed(mine) if plan.spec.agent == agent), None)
@@ -199,8 +199,8 @@ def _leaving(wish: Wish, fleet: Fleet) -> list[tuple[str, str]]:
     return found
 
 
-def _waves(fleet: Fleet, names: set[str]) -> list[tuple[str, ...]]:
-    """The agents of `names` in the order of their needs, over agents in between too."""
-    whole = spec.Fleet("", {name: doc.agent for name, doc in fleet.agents.items()})
+def _waves(agents: Mapping[str, AgentDoc], names: set[str]) -> list[tuple[str, ...]]:
+    """Those of `names` in the order of their needs, as they will be, over agents in between too."""
+    whole = spec.Fleet("", {name: doc.agent for name, doc in agents.items()})
     waves = (tuple(name for name in wave if name in names) for wave in graph.waves(whole))
     return [wave for wave in waves if wave]
