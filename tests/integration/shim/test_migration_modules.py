@@ -6,21 +6,23 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from msgspec.structs import replace
 
-from integration.shim.shim_host import SMALL, ShimHost
-from outrider.fleet.spec import Agent, Host
+from outrider.fleet.spec import Agent, Host, Restart
 from outrider.migration.compile import Definition
 from outrider.migration.staged.journal import read_all
 from outrider.registry import kv
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, PlacementDoc
 
-pytest_plugins = ["integration.shim.shim_host"]
+if TYPE_CHECKING:
+    from integration.shim.shim_host import ShimHost
+
+pytest_plugins = ("integration.shim.shim_host",)
 LIBRARY = Path(__file__).parents[3] / "library"
 Run = Callable[..., dict[str, Any]]
 
@@ -56,7 +58,9 @@ def definition(**changed: Agent) -> dict[str, Any]:
     return dict(msgspec.to_builtins(Definition("test", changed, (Host("local"),))))
 
 
-NEW = replace(SMALL, environment={"NEW": "1"})
+def new(host: ShimHost, **changed: Any) -> Agent:
+    """What its agents are, otherwise."""
+    return replace(host.small, **(changed or {"environment": {"NEW": "1"}}))
 
 
 def placed(host: ShimHost, name: str) -> PlacementDoc:
@@ -66,7 +70,7 @@ def placed(host: ShimHost, name: str) -> PlacementDoc:
 
 
 def test_check_mode_shows_all_and_writes_nothing(moving: ShimHost, run: Run) -> None:
-    wanted = definition(Alpha=NEW, Beta=replace(NEW, needs=("Alpha",)))
+    wanted = definition(Alpha=new(moving), Beta=new(moving, needs=("Alpha",)))
     result = run(definition=wanted, approvals=1, _ansible_check_mode=True, _ansible_diff=True)
     assert result["changed"]
     assert result["waves"] == [["Alpha"], ["Beta"]]
@@ -79,7 +83,7 @@ def test_check_mode_shows_all_and_writes_nothing(moving: ShimHost, run: Run) -> 
 
 
 def test_a_version_is_staged_cut_over_and_then_is_there(moving: ShimHost, run: Run) -> None:
-    wanted = definition(Alpha=NEW)
+    wanted = definition(Alpha=new(moving))
     staged = run(definition=wanted, state="staged", why="try it")
     assert staged["changed"]
     assert [found["state"] for found in staged["migrations"]] == ["running"]
@@ -101,7 +105,7 @@ def test_a_version_is_staged_cut_over_and_then_is_there(moving: ShimHost, run: R
 
 
 def test_what_is_staged_goes_back_when_it_is_not_wanted(moving: ShimHost, run: Run) -> None:
-    run(definition=definition(Alpha=NEW), state="staged")
+    run(definition=definition(Alpha=new(moving)), state="staged")
     back = run(agents=["Alpha"], state="rolled_back", why="no")
     assert back["changed"]
     assert [(found["state"], found["reason"]) for found in back["migrations"]] == [("rolled_back", "no")]
@@ -113,7 +117,7 @@ def test_what_is_staged_goes_back_when_it_is_not_wanted(moving: ShimHost, run: R
 
 
 def test_one_that_does_not_start_fails_with_the_reason_and_is_as_it_was(moving: ShimHost, run: Run) -> None:
-    broken = replace(SMALL, command=("false",), restart=replace(SMALL.restart, park_after=2))
+    broken = new(moving, command=("false",), restart=Restart(park_after=2))
     result = run(definition=definition(Alpha=broken))
     assert result["failed"]
     assert "is rolled back: start: " in result["msg"]
