@@ -24,6 +24,7 @@ options:
   verify_s: {description: Seconds at most after the cutover., type: float}
   undecided: {description: What follows without a verdict by then., type: str, choices: [hold, rollback, accept]}
   approvals: {description: People who must agree before the cutover., type: int}
+  override: {description: "Why it is done though a gate of its risk is not met.", type: str, default: ""}
   why: {description: "For others to read, in the journal.", type: str, default: ""}
   wait_s: {description: Seconds that this run follows., type: float, default: 600}
   consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
@@ -89,6 +90,7 @@ ARGUMENTS: dict[str, Any] = {
     "releases": {"type": "dict", "default": {}},
     "undecided": {"type": "str", "choices": ["hold", "rollback", "accept"]},
     "approvals": {"type": "int"},
+    "override": {"type": "str", "default": ""},
     "why": {"type": "str", "default": ""},
     "wait_s": {"type": "float", "default": 600.0},
     "consul_host": {"type": "str", "default": "127.0.0.1"},

@@ -20,7 +20,7 @@ from outrider.cli.parser import UsageError
 from outrider.errors import EXIT_FAILED, ConsulDenied, ConsulUnreachable, OutriderError
 from outrider.host.shim_client import ShimClient
 from outrider.migration.staged.preview import PlansReport
-from outrider.migration.staged.records import OUTCOMES, Policy
+from outrider.migration.staged.records import OUTCOMES, Given
 from outrider.migration.staged.report import MigrationReport, MigrationsReport
 
 T = TypeVar("T")
@@ -122,10 +122,10 @@ def _post_plan(args: argparse.Namespace, *, dry: bool) -> PlansReport:
     if not args.agents and not args.leave:
         raise UsageError("name agents, or a host to leave", hint=f"outrider migrate {args.verb} AGENT --to HOST")
     query = {"agents": ",".join(args.agents), "leave": args.leave, "to": args.to, "source": args.instance,
-             "why": args.why, "by": who()}  # fmt: skip
+             "override": args.override, "why": args.why, "by": who()}  # fmt: skip
     given = {name: value for name in POLICY if (value := getattr(args, name)) is not None}
     if given:
-        query["policy"] = msgspec.json.encode(msgspec.convert(given, Policy)).decode()
+        query["policy"] = msgspec.json.encode(msgspec.convert(given, Given)).decode()
     path = "/v1/migration-plans?" + urlencode({key: value for key, value in query.items() if value})
     return _post(args, path + ("&dry=" if dry else ""), PlansReport)
 

@@ -19,9 +19,9 @@ import pytest
 from integration.shim.under_load import UnderLoad
 from outrider.calls.client import Client
 from outrider.fleet.spec import Agent, Host
+from outrider.migration.staged.ask import Wish, create, plans
 from outrider.migration.staged.desk import Desk
-from outrider.migration.staged.plan import Ask
-from outrider.migration.staged.records import Policy
+from outrider.migration.staged.records import Given
 from outrider.migration.staged.report import MigrationReport
 from outrider.registry import kv
 from outrider.registry.layout import HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytest_plugins = ("integration.shim.shim_host",)
 
 LEDGER = Path(__file__).parents[1] / "ledger_agent.py"
-QUICK = Policy(canary=0.2, canary_s=0.5, verify_s=1.0, undecided="accept")
+QUICK = Given(canary=0.2, canary_s=0.5, verify_s=1.0, undecided="accept")
 ENDED = ("finalised", "rolled_back", "cancelled", "held")
 
 
@@ -59,9 +59,11 @@ class Fleet:
         self.host.docs["Ledger"] = (AgentDoc("Ledger", "test", agent, "v1"), placement)
         self.host.write()
 
-    def migrate(self, agent: Agent, policy: Policy = QUICK, source: str = "Ledger-1") -> str:
-        ask = Ask("Ledger", "test", source=source, doc=AgentDoc("Ledger", "test", agent, "v2"), policy=policy)
-        return self.desk.create([self.desk.plan(ask)])[0].id
+    def migrate(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1") -> str:
+        docs = {"Ledger": AgentDoc("Ledger", "test", agent, "v2")}
+        consul = self.host.consul.client
+        (spec,) = create(consul, plans(consul, Wish("test", ("Ledger",), source=source, docs=docs, policy=policy)))
+        return spec.id
 
     def report(self, migration: str) -> MigrationReport:
         return msgspec.json.decode(self.host.request("GET", f"/v1/migrations/{migration}"), type=MigrationReport)
@@ -204,7 +206,7 @@ def test_a_new_one_that_dies_with_what_it_accepted_is_revived_and_gives_it_back(
 ) -> None:
     fleet.place(ledger("singleton"))
     serving(fleet, call)
-    long = Policy(verify_s=600.0, undecided="hold")
+    long = Given(verify_s=600.0, undecided="hold")
     migration = fleet.migrate(ledger("singleton", MARK="new"), long)
     fleet.host.wait(lambda: fleet.report(migration).phase == "verify")
     assert call("add", {"number": 7})["instance"] == "Ledger-2"

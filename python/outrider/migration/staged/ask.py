@@ -12,7 +12,7 @@ from outrider.errors import MigrationRefused, OutriderError, UnknownAgent
 from outrider.fleet import graph, spec
 from outrider.migration.staged.desk import Desk, Planned, new_id, read_fleet
 from outrider.migration.staged.plan import Ask, Fleet, planned
-from outrider.migration.staged.records import Policy, RiskNote, Spec
+from outrider.migration.staged.records import Given, Policy, RiskNote, Spec
 from outrider.registry.client import Consul
 from outrider.registry.kv import list_docs
 from outrider.registry.layout import FLEET, AgentDoc, Placed
@@ -28,7 +28,7 @@ class Wish(Struct, frozen=True):
     to: the host; by default each stays where it is
     source: the instance, of a single agent
     docs: agents' documents of another version, to be published with their migrations
-    policy: how all are judged; None: as their risk says
+    policy: what is to be otherwise than their risk says; override: why they are done though a gate is not met
     staged: somebody must approve each before its cutover
     """
 
@@ -38,9 +38,10 @@ class Wish(Struct, frozen=True):
     to: str = ""
     source: str = ""
     docs: Mapping[str, AgentDoc] = field(default_factory=dict)
-    policy: Policy | None = None
+    policy: Given = Given()
     why: str = ""
     staged: bool = False
+    override: str = ""
 
 
 class Plan(Struct, frozen=True):
@@ -83,12 +84,13 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     well: set[str] = set()
     now, judged = fleet, _judged(policy, wish)
     before: tuple[str, ...] = ()
-    for number, wave in enumerate(_waves(fleet, {agent for agent, _ in pairs}), 1):
+    for number, wave in enumerate(_waves({**fleet.agents, **wish.docs}, {agent for agent, _ in pairs}), 1):
         mine: list[Plan] = []
         for agent, source in (pair for name in wave for pair in pairs if pair[0] == name):
             last = next((plan.spec.id for plan in reversed(mine) if plan.spec.agent == agent), None)
             doc = wish.docs.get(agent)
-            ask = Ask(agent, wish.by, source, wish.to, doc, wish.policy, wish.why, (last,) if last else before)
+            after = (last,) if last else before
+            ask = Ask(agent, wish.by, source, wish.to, doc, wish.why, after, wish.override)
             try:
                 plan = _plan(ask, _ended(mine, now, agent), indexes, at, judged, number)
             except MigrationRefused as error:
@@ -108,11 +110,11 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
 
 
 def _judged(by_risk: PolicyOf, wish: Wish) -> PolicyOf:
-    """As whoever asks wants it, else by its risk."""
+    """As its risk says, and otherwise where whoever asks says so."""
 
     def judged(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
         found, risk = by_risk(ask, fleet)
-        found = wish.policy or found
+        found = wish.policy.over(found)
         return replace(found, approvals=max(1, found.approvals)) if wish.staged else found, risk
 
     return judged
@@ -199,8 +201,8 @@ def _leaving(wish: Wish, fleet: Fleet) -> list[tuple[str, str]]:
     return found
 
 
-def _waves(fleet: Fleet, names: set[str]) -> list[tuple[str, ...]]:
-    """The agents of `names` in the order of their needs, over agents in between too."""
-    whole = spec.Fleet("", {name: doc.agent for name, doc in fleet.agents.items()})
+def _waves(agents: Mapping[str, AgentDoc], names: set[str]) -> list[tuple[str, ...]]:
+    """Those of `names` in the order of their needs, as they will be, over agents in between too."""
+    whole = spec.Fleet("", {name: doc.agent for name, doc in agents.items()})
     waves = (tuple(name for name in wave if name in names) for wave in graph.waves(whole))
     return [wave for wave in waves if wave]

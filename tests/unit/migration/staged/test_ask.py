@@ -10,7 +10,7 @@ from outrider.fleet.spec import Agent, Host, Resources
 from outrider.migration.staged.ask import Plan, Wish, arranged
 from outrider.migration.staged.plan import Ask, Fleet
 from outrider.migration.staged.preview import Traffic, preview, report
-from outrider.migration.staged.records import Policy, RiskNote
+from outrider.migration.staged.records import Given, Policy, RiskNote
 from outrider.migration.staged.sight import Counts
 from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 
@@ -92,8 +92,8 @@ def test_one_that_is_moved_already_is_refused() -> None:
 def test_staged_ones_wait_for_somebody() -> None:
     (plan,) = plans(Wish("me", ("Hub",), to="new", staged=True), fleet())
     assert plan.spec.policy == Policy(verify_s=7.0, approvals=1)
-    (plan,) = plans(Wish("me", ("Hub",), to="new", policy=Policy(approvals=2), staged=True), fleet())
-    assert plan.spec.policy == Policy(approvals=2)
+    (plan,) = plans(Wish("me", ("Hub",), to="new", policy=Given(approvals=2), staged=True), fleet())
+    assert plan.spec.policy == Policy(verify_s=7.0, approvals=2)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_preview_says_what_its_judge_could_see() -> None:
 
 
 def test_a_preview_says_when_there_are_no_calls_to_judge_by_and_who_must_agree() -> None:
-    (plan,) = plans(Wish("me", ("Hub",), to="new", policy=Policy(canary=0, approvals=2)), fleet())
+    (plan,) = plans(Wish("me", ("Hub",), to="new", policy=Given(canary=0, approvals=2)), fleet())
     shown = preview(plan, None, measured=True)
     assert [(step.name, step.approvals) for step in shown.steps] == [("start", 0), ("shift", 2), ("verify", 0)]
     assert [(sensed.signal, sensed.detectable) for sensed in shown.judge] == [("probes", 1.0)]

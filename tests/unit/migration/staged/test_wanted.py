@@ -10,7 +10,7 @@ from outrider.errors import MigrationRefused, OutriderError, UnknownAgent
 from outrider.fleet.spec import Agent, Host
 from outrider.migration.compile import Definition
 from outrider.migration.staged.plan import Fleet
-from outrider.migration.staged.records import End, Journal, Policy, Spec, next_entry
+from outrider.migration.staged.records import End, Given, Journal, Spec, next_entry
 from outrider.migration.staged.wanted import Order, concerns, documents, lacking, selected, under_way, wish
 from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 
@@ -94,5 +94,5 @@ def test_only_what_is_named_goes_back() -> None:
 
 def test_a_policy_is_only_said_if_somebody_said_it() -> None:
     assert wish(Order(), ["Tool"], {}).policy is None
-    assert wish(Order(canary=0.0, approvals=2), ["Tool"], {}).policy == Policy(canary=0.0, approvals=2)
+    assert wish(Order(canary=0.0, approvals=2), ["Tool"], {}).policy == Given(canary=0.0, approvals=2)
     assert wish(Order(state="staged"), ["Tool"], {}).staged
