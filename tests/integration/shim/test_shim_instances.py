@@ -86,9 +86,11 @@ def test_stop_start_and_restart_by_command(serving: ShimHost) -> None:
 
 
 def test_what_is_placed_no_more_is_stopped_and_deregistered(serving: ShimHost) -> None:
-    pid = serving.pid("Gamma")
+    pid, state = serving.pid("Gamma"), serving.folder / "state"
+    assert list(state.rglob("Gamma-1*"))
     serving.unplace("Gamma")
     serving.wait(lambda: "Gamma-1" not in serving.services() and not Path(f"/proc/{pid}").exists())
+    serving.wait(lambda: not list(state.rglob("Gamma-1*")))
     assert serving.passing("Alpha", "Beta")
 
 
