@@ -13,6 +13,7 @@ import pytest
 
 from outrider.errors import BackupError
 from outrider.host.state import KeptStore
+from outrider.migration.backup import restoring
 from outrider.migration.backup.checks import self_check
 from outrider.migration.backup.desk import Desk, server_address
 from outrider.migration.backup.making import PROVED_S, foresee, verify
@@ -112,7 +113,8 @@ def test_state_is_put_back_and_what_was_there_is_kept(scene: Scene, desk: Desk) 
     assert scene.make().did == "nothing"
 
 
-def test_a_running_instance_keeps_its_state(scene: Scene, desk: Desk) -> None:
+def test_a_running_instance_keeps_its_state(scene: Scene, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "ENDING_S", 0.2)
     scene.made()
     environment = {**os.environ, "OUTRIDER_RUNTIME": str(scene.config.runtime_dir), "OUTRIDER_INSTANCE": "A-1"}
     program = "print('up', flush=True); import time; time.sleep(60)"
