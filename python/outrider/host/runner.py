@@ -138,6 +138,11 @@ class Runner:
         self.task.cancel()
 
     @property
+    def wanted(self) -> tuple[AgentDoc, Placed] | None:
+        """What the documents say; None once it is no longer placed here."""
+        return self._wanted
+
+    @property
     def pid(self) -> int | None:
         """Of its process, None while it has none."""
         return self.local.pid

@@ -126,8 +126,9 @@ def _open(spec: Spec, sight: Sight) -> PlacementDoc:
 
 def _opened(spec: Spec, story: Story, sight: Sight) -> Probe:
     found = _warm(spec, story, sight)
-    if isinstance(found, Done) and not sight.holds(spec.target.instance):
-        return Wait(f"{spec.target.instance} takes the lease")
+    name = spec.target.instance
+    if isinstance(found, Done) and not (sight.holds(name) and name in sight.known_holder):
+        return Wait(f"{name} takes the lease")
     return found
 
 

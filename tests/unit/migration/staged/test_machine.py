@@ -32,6 +32,7 @@ def sight(of: Spec, **more: Any) -> Sight:
         "lease": LeaseDoc("A", 1, "A-1", "h1", state="held"),
         "locked": True,
         "passing": {"A-1": 10.0, "A-2": 10.0},
+        "known_holder": frozenset({"A-1", "A-2"}),
     }
     return Sight(**(base | more))
 
