@@ -77,6 +77,14 @@ def test_a_step_that_takes_too_long_is_undone_and_says_what_it_waited_for() -> N
     assert "A-2: no port" in late.why
 
 
+def test_one_that_ends_again_and_again_is_not_waited_for_to_the_end() -> None:
+    of, crashing = spec(), {"passing": {"A-1": 9.0}, "trouble": {"A-2": "exited: exit status 1"}}
+    assert isinstance(act(of, Story(step="start"), sight(of, waited_s=9.0, **crashing)), Wait)
+    assert act(of, Story(step="start"), sight(of, waited_s=11.0, **crashing)) == GoBack(
+        "start: A-2 exited: exit status 1"
+    )
+
+
 @pytest.mark.parametrize("step", ["start", "hand over", "verify"])
 def test_a_lost_target_is_not_waited_for(step: str) -> None:
     of = spec()
