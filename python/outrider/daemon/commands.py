@@ -66,5 +66,8 @@ def _write(shim: Shim, agent: str, instances: list[str], action: Action) -> None
     doc, index = kv.get_doc(shim.consul, key, PlacementDoc)
     if doc is None:
         raise UnknownAgent(f"agent {agent} was removed meanwhile")
+    if doc.migration:
+        hint = f"`outrider migrate watch {doc.migration}` waits for it, `migrate rollback {doc.migration}` ends it"
+        raise OutriderError(f"{agent} is being moved by migration {doc.migration}", hint=hint)
     placed = tuple(changed(item, action) if item.instance in instances else item for item in doc.instances)
     kv.put_docs(shim.consul, [kv.Change(key, replace(doc, instances=placed), index)])

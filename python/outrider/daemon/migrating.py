@@ -26,7 +26,8 @@ from outrider.discovery.records import Instance
 from outrider.errors import CallError, ConsulConflict, ConsulError
 from outrider.failover.placer import Picture
 from outrider.host.config import Config
-from outrider.migration.staged.journal import append, decode
+from outrider.migration.staged import edits
+from outrider.migration.staged.journal import Read, append, decode
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
@@ -47,6 +48,7 @@ IDLE_S = 0.5
 COUNT_S = 0.1  # from one question for counts to the next
 TROUBLE_S = 0.25
 COPY_TIMEOUT_S = 300.0
+COPY_PAUSE_S = 0.05  # before each try
 
 
 class Elected(Protocol):
@@ -98,6 +100,7 @@ class Migrations:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._said: set[str] = set()
+        self.began: dict[str, tuple[Entry | None, float]] = {}  # by migration: its step, and since when
         self._watch = Watch(
             consul,
             f"/v1/kv/{MIGRATIONS}",
@@ -124,18 +127,18 @@ class Migrations:
     @property
     def held(self) -> tuple[str, ...]:
         """Migrations that a person must decide about."""
-        return tuple(name for name, journal in self.journals.items() if story_of(journal).direction == "held")
+        going = [journal for journal in self.journals.values() if journal.ended is None]
+        return tuple(journal.id for journal in going if story_of(journal).direction == "held")
 
     def wrote(self, journal: Journal) -> None:
         """An entry was added: known before the watch tells."""
         self.journals[journal.id] = journal
 
     def _heard(self, reply: Reply) -> None:
-        """In the watch's thread."""
-        self._loop.call_soon_threadsafe(self._changed, reply)
+        """In the watch's thread, which does the work of reading."""
+        self._loop.call_soon_threadsafe(self._changed, decode(reply))
 
-    def _changed(self, reply: Reply) -> None:
-        read = decode(reply)
+    def _changed(self, read: Read) -> None:
         for problem in read.problems:
             if problem not in self._said:
                 self._said.add(problem)
@@ -169,12 +172,18 @@ class Migrations:
         busy = sum(1 for name in self._drives if not (name in self.waits and self.waits[name].person))
         due = []
         for journal in active:
-            if journal.id in self._drives:
+            story = story_of(journal)
+            if journal.id in self._drives or (self._follows(journal) and not story.asked_back):
                 continue
-            if busy < AT_ONCE or story_of(journal).step:
+            if busy < AT_ONCE or story.began:  # what was begun goes on
                 due.append(journal)
                 busy += 1
         return due
+
+    def _follows(self, journal: Journal) -> bool:
+        """Whether others are to end before it: it must not take their turn."""
+        others = (self.journals.get(name) for name in journal.spec.after)
+        return any(other is not None and other.ended is None for other in others)
 
 
 class Drive:
@@ -185,8 +194,7 @@ class Drive:
         self._id = migration
         self._clock = clock
         self._eyes = Eyes(owner.view, owner.config, clock)
-        self._began: Entry | None = None
-        self._began_at = clock()
+        self._unheld_since: float | None = None
         self._probes = (0, 0)
         self._asked_at = float("-inf")
         self._copying: asyncio.Task[Copied] | None = None
@@ -197,12 +205,13 @@ class Drive:
     async def run(self) -> None:
         """Until it has ended, or another shim drives it."""
         try:
-            while self._owner.placer.elected and not self._journal.ended:
+            while self._owner.placer.elected and not (self._journal.ended or self._journal.broken):
                 try:
                     waits = await self._turn()
                 except ConsulConflict as error:
                     log.debug("%s: %s", self._id, error.message)
-                    waits = None
+                    await asyncio.sleep(TICK_S)
+                    continue
                 except ConsulError as error:
                     log.warning("migration %s waits for Consul: %s", self._id, error.message)
                     await asyncio.sleep(TROUBLE_S)
@@ -233,9 +242,12 @@ class Drive:
             return self._copy()
         truth = await self._thread(partial(read_truth, self._owner.consul, self._journal.spec))
         if truth.busy:
+            await asyncio.sleep(TROUBLE_S)
             return Wait(truth.busy)
         if truth.journal != self._journal:
             self._owner.wrote(truth.journal)
+            if truth.journal.broken:
+                return Wait(truth.journal.broken)
         action = self._decide(truth)
         if isinstance(action, Begin | GoBack | Hold | End):
             await self._write(action, truth)
@@ -251,22 +263,22 @@ class Drive:
     def _decide(self, truth: Truth) -> Action:
         journal, spec = truth.journal, truth.journal.spec
         story = story_of(journal)
-        if story.began != self._began:
-            self._began, self._began_at, self._probes = story.began, self._clock(), (0, 0)
-            self._copied, self._copy_error = None, ""
+        began, _ = self._owner.began.get(self._id, (None, 0.0))
+        if story.began != began or self._id not in self._owner.began:
+            self._owner.began[self._id] = story.began, self._clock()
+            self._probes, self._copied, self._copy_error = (0, 0), None, ""
         if truth.agent is None:
-            return End("cancelled", f"{spec.agent} is not in the fleet any more")
+            remains = edits.left(truth.placement, spec, spec.source.instance, "", time.time()) if truth.index else None
+            return End("cancelled", f"{spec.agent} is not in the fleet any more", remains)
         return next_action(spec, story, self._sight(truth, truth.agent), time.time())
 
     def _sight(self, truth: Truth, agent: AgentDoc) -> Sight:
         spec, picture = truth.journal.spec, self._owner.placer.picture()
         spots = {spec.source.instance: spec.source.host, spec.target.instance: spec.target.host}
         passing, trouble = self._eyes.look(spots)
-        bad, n = self._probes
-        self._probes = bad + (spec.target.instance not in passing), n + 1
-        view = self._owner.view()
+        view, (began, began_at) = self._owner.view(), self._owner.began[self._id]
         refused: tuple[str, ...] = ()
-        if self._began is None:
+        if began is None and truth.index:  # it costs too much to ask again and again
             agents = {**view.agents, spec.agent: agent}
             placements = {**view.placements, spec.agent: truth.placement}
             fleet = Fleet(agents, placements, view.hosts, {**picture.trouble, **dict.fromkeys(picture.lost, "is lost")})
@@ -279,9 +291,11 @@ class Drive:
             agent=agent,
             lease=truth.lease.doc if truth.lease else None,
             locked=bool(truth.lease and truth.lease.session),
-            waited_s=self._clock() - self._began_at,
+            waited_s=self._clock() - began_at,
             passing=passing,
             trouble=trouble,
+            unwell=self._eyes.unwell,
+            unheld_s=self._unheld_s(truth),
             known_holder=self._eyes.holders(spots),
             lost=frozenset(picture.lost),
             counts=dict(self._eyes.counts),
@@ -299,7 +313,19 @@ class Drive:
         if now - self._asked_at < COUNT_S:
             return
         self._asked_at = now
-        await self._eyes.ask({spec.source.instance: spec.source.host, spec.target.instance: spec.target.host})
+        spots = {spec.source.instance: spec.source.host, spec.target.instance: spec.target.host}
+        bad, n = self._probes
+        self._probes = bad + (spec.target.instance not in self._eyes.look(spots)[0]), n + 1
+        await self._eyes.ask(spots)
+
+    def _unheld_s(self, truth: Truth) -> float:
+        """For how long the target has not held the lease."""
+        lease, target, now = truth.lease, truth.journal.spec.target.instance, self._clock()
+        if lease and lease.session and lease.doc.holder == target:
+            self._unheld_since = None
+            return 0.0
+        self._unheld_since = now if self._unheld_since is None else self._unheld_since
+        return now - self._unheld_since
 
     async def _write(self, action: Begin | GoBack | Hold | End, truth: Truth) -> None:
         owner, journal = self._owner, truth.journal
@@ -344,11 +370,13 @@ class Drive:
     def _copy(self) -> Wait:
         """State is copied ahead beside everything else; the source works on."""
         if self._copying is None:
+            self._copy_error = ""
             self._copying = asyncio.get_running_loop().create_task(self._copy_once())
             self._copying.add_done_callback(self._copy_done)
         return Wait("its state is copied ahead")
 
     async def _copy_once(self) -> Copied:
+        await asyncio.sleep(COPY_PAUSE_S)
         spec, owner = self._journal.spec, self._owner
         source = self._eyes.record(spec.source.instance, spec.source.host)
         heir = self._eyes.record(spec.target.instance, spec.target.host)

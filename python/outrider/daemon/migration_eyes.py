@@ -13,7 +13,7 @@ from outrider.calls.frames import Reply
 from outrider.calls.tls import client_context
 from outrider.discovery.feed import View
 from outrider.discovery.records import Instance
-from outrider.errors import CallError
+from outrider.errors import OutriderError
 from outrider.fleet.ports import CALL
 from outrider.host.config import Config
 from outrider.host.publisher import instance_of_service
@@ -46,6 +46,7 @@ class Eyes:
         self._config = config
         self._clock = clock
         self._since: dict[str, float] = {}
+        self._unwell_since: dict[str, float] = {}
         self._channels: dict[str, Channel] = {}
         self.counts: dict[str, Counts] = {}
 
@@ -55,6 +56,12 @@ class Eyes:
             channel.close()
         self._channels.clear()
 
+    @property
+    def unwell(self) -> dict[str, float]:
+        """For how long each has not passed."""
+        now = self._clock()
+        return {instance: now - since for instance, since in self._unwell_since.items()}
+
     def look(self, spots: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
         """Of each instance on its host: for how long it has passed, or why it does not."""
         view, now = self._view(), self._clock()
@@ -63,8 +70,10 @@ class Eyes:
         for instance, host in spots.items():
             if why := _trouble(view, instance, host):
                 self._since.pop(instance, None)
+                self._unwell_since.setdefault(instance, now)
                 trouble[instance] = why
             else:
+                self._unwell_since.pop(instance, None)
                 passing[instance] = now - self._since.setdefault(instance, now)
         return passing, trouble
 
@@ -81,7 +90,7 @@ class Eyes:
                 continue
             try:
                 self.counts[instance] = await self._count(record)
-            except CallError:
+            except (OutriderError, msgspec.MsgspecError, OSError):
                 self._drop(instance)
 
     def record(self, instance: str, host: str) -> Instance | None:

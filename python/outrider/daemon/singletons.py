@@ -18,7 +18,7 @@ from outrider.host.peers import Peers
 from outrider.host.publisher import SUSPICION, instance_of_service
 from outrider.host.state import Local
 from outrider.registry.client import Consul
-from outrider.registry.layout import Placed
+from outrider.registry.layout import Placed, PlacementDoc
 from outrider.registry.leases import Lease, Member
 
 # For so long callers wait for the next holder of a singleton, within their deadlines, instead of being refused.
@@ -96,7 +96,7 @@ class Singletons:
         sole = is_sole(local.doc.agent, local.placed, inventory)
         keeper.want(
             agent, instance, members, frozenset(hosts),
-            sole=sole, ready=ready, handover=placement.handover, reserve=local.placed.reserve,
+            sole=sole, ready=ready, handover=placement.handover, reserve=self._is_reserve(placement, instance),
         )  # fmt: skip
         self._obey_hold(agent, instance, placement.held)
         if ready:
@@ -110,6 +110,11 @@ class Singletons:
         elif local.detail.startswith(SUSPICION) and not cold and self._stood_by(agent, instance):
             # It lives, and may be at work: the next one waits until it has stopped.
             keeper.give_up(agent, instance, local.detail, after_s=release_after_s(ended=False))
+
+    def _is_reserve(self, placement: PlacementDoc, instance: str) -> bool:
+        """As the placement says now: a runner may know an earlier one for a while."""
+        own = (instance, self._config.host)
+        return any(placed.reserve for placed in placement.instances if (placed.instance, placed.host) == own)
 
     def _obey_hold(self, agent: str, instance: str, held: str) -> None:
         """What is held takes no work, whoever still knows its address."""
@@ -181,6 +186,8 @@ class Singletons:
         if (local.role, local.epoch) != (role, epoch):
             local.role, local.epoch = role, epoch
             self._changed(local)
+        if (placement := self._view().placements.get(local.doc.name)) and placement.held:
+            self._obey_hold(local.doc.name, instance, placement.held)
         self._follow_handover(local)
 
     def _follow_handover(self, local: Local) -> None:

@@ -67,14 +67,19 @@ def running(doc: PlacementDoc, instance: str) -> PlacementDoc:
 
 
 def held(doc: PlacementDoc, why: str) -> PlacementDoc:
-    """With its callers waiting, or not any more."""
-    return replace(doc, held=why)
+    """With its callers waiting, and no wish that a lease passes: what is wished again later is a wish anew."""
+    return replace(doc, held=why, handover=None)
 
 
-def left(doc: PlacementDoc, spec: Spec, keep: str, reason: str, since: float) -> PlacementDoc:
-    """The end: one of the two remains, as an ordinary instance, and the agent is everybody's again."""
+def left(doc: PlacementDoc, spec: Spec, keep: str, reason: str, since: float, *, run: bool = False) -> PlacementDoc:
+    """The end: one of the two remains, as an ordinary instance, and the agent is everybody's again.
+
+    run: it was stopped on a way back that is not gone to its end
+    """
     gone = spec.source.instance if keep == spec.target.instance else spec.target.instance
     doc = _edited(doc, lambda p: None if p.instance == gone else replace(p, weight=1.0, reserve=False))
+    if run:
+        doc = running(doc, keep)
     return PlacementDoc(doc.agent, doc.instances, reason, since)
 
 

@@ -18,9 +18,11 @@ SLOW = 0.95  # a call is slow if it took longer than this share of the baseline'
 
 def signals(baseline: Counts | None, now: Counts | None, probes: tuple[int, int]) -> tuple[Signal, ...]:
     """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at."""
-    if now is None:
-        bad, n = probes
-        return (Signal("probes", bad, n, P0_PROBES),)
+    now = now or Counts()
+    bad, n = probes
+    few = Signal("probes", bad, n, P0_PROBES)
+    if now.calls < FEW and not now.failed:
+        return (few,)  # it is called too seldom to be judged by its calls
     known = baseline if baseline and baseline.calls >= FEW else None
     p0 = tolerated(known.failed, known.calls) if known else P0_UNKNOWN
     # With nothing to compare it with it may be found bad, but not good: as if most of its samples were missing.

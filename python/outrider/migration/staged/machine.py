@@ -13,7 +13,7 @@ from outrider.migration.staged import edits
 from outrider.migration.staged.records import Spec
 from outrider.migration.staged.rollback import back
 from outrider.migration.staged.sight import Action, Begin, Done, End, Failed, GoBack, Sight, Wait
-from outrider.migration.staged.steps import FORWARD, Step, begun_with, steps_of
+from outrider.migration.staged.steps import APPROVAL, FORWARD, Step, begun_with, following_steps
 from outrider.migration.staged.story import Story
 
 
@@ -33,19 +33,26 @@ def next_action(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Acti
 def _forward(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     if story.asked_back:
         return GoBack(story.asked_back) if story.step else _cancel(story.asked_back)
+    if story.resolution == "keep" and spec.strategy == "cold":
+        # The old one may have been started again: the cutover is done anew.
+        return Begin("close", edits.held(edits.stopped(sight.placement, spec.source.instance), ""))
     if story.resolution == "keep":
-        return _finalised(spec, sight, now_unix, "kept, as a person decided", {})
+        return _finalised(spec, sight, now_unix, "kept, as a person decided", {}, run=True)
     if not story.step:
         return _first(spec, story, sight)
-    steps = steps_of(spec, sight)
+    if story.step == APPROVAL:
+        return _approved(spec, story, sight)
     step = next(step for step in FORWARD[spec.strategy] if step.name == story.step)
+    if step.phase in ("prepare", "canary") and (lost := _lost(spec, sight)):
+        return GoBack(f"{step.name}: {lost}")
     found = step.probe(spec, story, sight)
     if isinstance(found, Failed):
         return GoBack(f"{step.name}: {found.why}", found.evidence)
     if isinstance(found, Done):
-        following = steps[steps.index(step) + 1 :] if step in steps else ()
-        if following:
+        if following := following_steps(step, spec, sight):
             return _begin(following[0], spec, story, sight, found)
+        if story.paused:
+            return Wait(f"paused by {story.paused}", person=True)
         return _finalised(spec, sight, now_unix, found.said, found.evidence)
     if sight.waited_s >= step.limit_s(spec, sight):
         what = found.why if isinstance(found, Wait) else "its state"
@@ -71,16 +78,40 @@ def _first(spec: Spec, story: Story, sight: Sight) -> Action:
 def _begin(step: Step, spec: Spec, story: Story, sight: Sight, done: Done) -> Action:
     if story.paused:
         return Wait(f"paused by {story.paused}", person=True)
-    lacking = spec.policy.approvals - len(story.approved_by)
-    if step.gate and lacking > 0:
-        return Wait(f"{lacking} more must approve it (`outrider migrate approve {spec.id}`)", person=True)
+    if step.gate and _lacking(spec, story) > 0:
+        return Begin(APPROVAL, None, done.said, done.evidence)
     return Begin(step.name, step.do(spec, sight), done.said, done.evidence)
 
 
-def _finalised(spec: Spec, sight: Sight, now_unix: float, said: str, evidence: dict[str, Any]) -> Action:
+def _approved(spec: Spec, story: Story, sight: Sight) -> Action:
+    """All is ready, and people are waited for; state that was copied ahead is copied again when they have agreed."""
+    if lost := _lost(spec, sight):
+        return GoBack(f"{APPROVAL}: {lost}")
+    if (lacking := _lacking(spec, story)) > 0:
+        return Wait(f"{lacking} more must approve it (`outrider migrate approve {spec.id}`)", person=True)
+    if story.paused:
+        return Wait(f"paused by {story.paused}", person=True)
+    step = next(step for step in FORWARD[spec.strategy] if step.gate or step.name == "copy")
+    return Begin(step.name, step.do(spec, sight), f"approved by {', '.join(story.approved_by)}")
+
+
+def _lacking(spec: Spec, story: Story) -> int:
+    return spec.policy.approvals - len(story.approved_by)
+
+
+def _lost(spec: Spec, sight: Sight) -> str:
+    """Before the cutover nothing goes on without either host."""
+    lost = [host for host in (spec.source.host, spec.target.host) if host in sight.lost]
+    return f"{lost[0]} is lost" if lost else ""
+
+
+def _finalised(
+    spec: Spec, sight: Sight, now_unix: float, said: str, evidence: dict[str, Any], *, run: bool = False
+) -> Action:
     """The point of no return: the old one goes with the same write that ends it."""
     why = f"migration {spec.id}: {spec.source.instance} on {spec.source.host} became {spec.target.instance}"
-    doc = edits.left(sight.placement, spec, spec.target.instance, f"{why} on {spec.target.host}", now_unix)
+    why = f"{why} on {spec.target.host}"
+    doc = edits.left(sight.placement, spec, spec.target.instance, why, now_unix, run=run)
     return End("finalised", said, doc, evidence)
 
 

@@ -110,6 +110,11 @@ def refusals(spec: Spec, fleet: Fleet, wanted: AgentDoc | None = None) -> Iterat
     source = placed_of(placement, spec.source.instance)
     if source is None or (source.host, source.version, source.state) != (*_where(spec), "run"):
         yield f"{spec.source.instance} does not run on {spec.source.host} at version {spec.source.version} any more"
+    if placed_of(placement, spec.target.instance) and placement.migration != spec.id:
+        yield f"there is an instance {spec.target.instance} meanwhile; ask again"
+    others = [p.instance for p in placement.instances if p.instance != spec.source.instance and p.state == "run"]
+    if spec.strategy == "state" and others:
+        yield f"{', '.join(others)} would take over with old state; a singleton with state is moved without standbys"
     if len({placed.instance for placed in placement.instances}) != len(placement.instances):
         yield f"an instance of {spec.agent} is moving between two hosts just now"
     if spec.target.host not in fleet.hosts:

@@ -10,7 +10,7 @@ from outrider.failover.floor import Floor
 from outrider.fleet.rooms import Room
 from outrider.migration.judge import ALPHA, detectable
 from outrider.migration.staged.ask import Plan
-from outrider.migration.staged.evidence import P0_PROBES, signals
+from outrider.migration.staged.evidence import FEW, P0_PROBES, signals
 from outrider.migration.staged.records import End, Policy, RiskNote, Spec, Strategy
 from outrider.migration.staged.sight import Counts, Sight
 from outrider.migration.staged.steps import Step, steps_of
@@ -140,7 +140,7 @@ def _sensed(step: str, spec: Spec, traffic: Traffic | None) -> tuple[Sensed, ...
         return (Sensed(step, "probes", 0, P0_PROBES, 1.0),)
     share, seconds = (spec.policy.canary, spec.policy.canary_s) if step == "canary" else (1.0, spec.policy.verify_s)
     samples = int(traffic.calls_s * share * seconds)
-    found = signals(traffic.counts, Counts(buckets=tuple(0 for _ in traffic.counts.buckets)), (0, 0))
+    found = signals(traffic.counts, Counts(FEW, 0, tuple(0 for _ in traffic.counts.buckets)), (0, 0))
     return tuple(
         Sensed(step, signal.name, samples, signal.p0, detectable(samples, signal.p0, ALPHA / len(found)))
         for signal in found

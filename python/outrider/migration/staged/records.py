@@ -7,10 +7,10 @@ with the hash of the one before, and none is ever changed.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 from msgspec.structs import asdict, replace
 
 Strategy = Literal["replicated", "singleton", "state", "cold"]
@@ -53,11 +53,11 @@ class Policy(Struct, frozen=True, omit_defaults=True):
 class Given(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What somebody says of a policy; the rest is as it was."""
 
-    canary: float | None = None
-    canary_s: float | None = None
-    verify_s: float | None = None
+    canary: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    canary_s: Annotated[float, Meta(ge=0)] | None = None
+    verify_s: Annotated[float, Meta(ge=0)] | None = None
     undecided: Undecided | None = None
-    approvals: int | None = None
+    approvals: Annotated[int, Meta(ge=0)] | None = None
 
     def over(self, policy: Policy) -> Policy:
         """The policy with what is given."""

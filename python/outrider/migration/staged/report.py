@@ -8,10 +8,10 @@ from msgspec import Struct, field
 
 from outrider.migration.staged.records import End, Entry, Journal, Policy, RiskNote, Strategy
 from outrider.migration.staged.sight import Wait
-from outrider.migration.staged.steps import FORWARD
+from outrider.migration.staged.steps import APPROVAL, FORWARD
 from outrider.migration.staged.story import Story, story_of
 
-PHASES = {step.name: step.phase for steps in FORWARD.values() for step in steps}
+PHASES = {step.name: step.phase for steps in FORWARD.values() for step in steps} | {APPROVAL: "prepare"}
 
 
 class StepRow(Struct, frozen=True):

@@ -11,38 +11,42 @@ from collections.abc import Callable
 from outrider.migration.staged import edits
 from outrider.migration.staged.records import Spec, Strategy
 from outrider.migration.staged.sight import Action, Begin, End, Hold, Sight, Wait
+from outrider.migration.staged.steps import has_ended
 from outrider.migration.staged.story import Story
 
+CUTOVERS = ("hand over", "close", "shift")
 HAND_BACK_S = 5.0
-TAKEN_S = 15.0  # for the source to hold the lease again: gossip and lock delay may have to pass
+TAKEN_S = 15.0
 REOPEN_S = 60.0
 
 
 def back(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     """The next thing to do on the way back."""
+    cut_over = any(name in story.evidence for name in CUTOVERS)
     if edits.placed_of(sight.placement, spec.target.instance) is None:
         return _over(spec, story, sight, now_unix)  # it was never begun
+    if not cut_over and not sight.holds(spec.target.instance):
+        return _over(spec, story, sight, now_unix)  # nothing has passed to it
     return _WAYS[spec.strategy](spec, story, sight, now_unix)
 
 
 def _replicated(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
-    """No call goes to the new one from here on; that the old one passes is better, but going on without is worse."""
+    """No call goes to the new one from here on, unless the old one is not well: then it goes on serving."""
     source = edits.placed_of(sight.placement, spec.source.instance)
     target = edits.placed_of(sight.placement, spec.target.instance)
     if source and target and (source.weight, target.weight) != (1.0, 0.0):
         return Begin("restore", edits.weighted(sight.placement, spec, 0.0))
-    return _over(spec, story, sight, now_unix)
+    if spec.source.instance in sight.passing:
+        return _over(spec, story, sight, now_unix)
+    return _unwell(spec, story, sight)
 
 
 def _singleton(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     source, target = spec.source.instance, spec.target.instance
-    if sight.holds(source):
-        return _over(spec, story, sight, now_unix)
-    if sight.holds(target) and source not in sight.passing:
-        # To go back to what is not well would make an outage of a doubt.
-        if sight.waited_s < TAKEN_S:
-            return Wait(f"{source} is to be well before it gets the lease back")
-        return Hold(f"{source} is not well, and {target} goes on: {story.reason}", sight.placement)
+    if sight.lease and sight.locked and sight.lease.holder != target:
+        return _over(spec, story, sight, now_unix)  # the old one has it, or one of its standbys
+    if source not in sight.passing:
+        return _unwell(spec, story, sight)
     if story.step == "" and sight.holds(target):
         epoch = sight.lease.epoch if sight.lease else 0
         return Begin("hand back", edits.handing_over(sight.placement, spec, source, epoch))
@@ -51,18 +55,26 @@ def _singleton(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Actio
     if story.step in ("", "hand back"):
         # What does not finish its calls, or is gone, is ended: the lease is then given up.
         return Begin("stop", edits.stopped(sight.placement, target))
-    return _taken(spec, sight, TAKEN_S)
+    if sight.waited_s < _taken_s(sight):
+        return Wait(f"{source} takes the lease")
+    return Hold(f"{source} on {spec.source.host} does not take the lease", sight.placement)
+
+
+def _unwell(spec: Spec, story: Story, sight: Sight) -> Action:
+    """To go back to what is not well would make an outage of a doubt: the new one goes on, and a person decides."""
+    source, target = spec.source.instance, spec.target.instance
+    if sight.waited_s < _taken_s(sight):
+        return Wait(f"{source} is to be well before anything goes back to it")
+    return Hold(f"{source} is not well, and {target} goes on: {story.reason}", sight.placement)
 
 
 def _state(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     """Who held the lease last has the state. If that is the new one, nothing but it can give the state back."""
     source, target = spec.source.instance, spec.target.instance
-    if sight.holds(source) and story.step == "take back":
-        return _over(spec, story, sight, now_unix)
     if sight.lease is None or sight.lease.holder != target or _gave_back(sight, source):
         if story.step != "take back":
             return Begin("take back", edits.taken_back(sight.placement, spec))
-        return _taken(spec, sight, TAKEN_S)
+        return _over(spec, story, sight, now_unix)  # the new one takes nothing any more
     if story.step == "" and sight.holds(target):
         return Begin("hand back", edits.handing_over(sight.placement, spec, source, sight.lease.epoch))
     if story.step == "":
@@ -70,7 +82,7 @@ def _state(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
         return Begin("revive", edits.reserved(sight.placement, spec, source=True, target=False))
     if story.step == "revive" and sight.holds(target):
         return Begin("hand back", edits.handing_over(sight.placement, spec, source, sight.lease.epoch))
-    if sight.waited_s < (TAKEN_S if story.step == "revive" else HAND_BACK_S):
+    if sight.waited_s < (_taken_s(sight) if story.step == "revive" else HAND_BACK_S):
         return Wait(f"{target}, which has the state, passes it back")
     why = f"{target} on {spec.target.host} has accepted work that {source} lacks, and does not give it back"
     return Hold(why, edits.held(edits.reserved(sight.placement, spec, source=True, target=True), why))
@@ -82,27 +94,27 @@ def _gave_back(sight: Sight, source: str) -> bool:
 
 
 def _cold(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
+    """The old one is started again, once the new one has no process any more."""
     source, target = spec.source.instance, spec.target.instance
     if story.step == "":
         return Begin("close again", edits.stopped(sight.placement, target))
     if story.step == "close again":
-        if sight.holds(target):
-            return Wait(f"{target} is stopping") if sight.waited_s < REOPEN_S else _hold(spec, sight, f"{target} stays")
-        return Begin("open again", edits.running(sight.placement, source))
+        if has_ended(sight, target) and not sight.holds(target):
+            return Begin("open again", edits.running(sight.placement, source))
+        return Wait(f"{target} is stopping") if sight.waited_s < REOPEN_S else _hold(sight, f"{target} does not end")
     if sight.holds(source) and source in sight.passing:
         return _over(spec, story, sight, now_unix)
-    return _taken(spec, sight, REOPEN_S + sight.agent.agent.start_timeout_s)
+    if sight.waited_s < REOPEN_S + sight.agent.agent.start_timeout_s:
+        return Wait(f"{source} starts, and takes the lease")
+    return _hold(sight, f"{source} on {spec.source.host} does not come up again")
 
 
-def _taken(spec: Spec, sight: Sight, limit_s: float) -> Action:
-    source = spec.source.instance
-    if sight.waited_s < limit_s:
-        return Wait(f"{source} takes the lease")
-    return _hold(spec, sight, f"{source} on {spec.source.host} does not take the lease within {limit_s:g} s")
+def _taken_s(sight: Sight) -> float:
+    """It may be starting, and gossip and lock delay may have to pass."""
+    return TAKEN_S + sight.agent.agent.start_timeout_s
 
 
-def _hold(spec: Spec, sight: Sight, why: str) -> Hold:
-    del spec
+def _hold(sight: Sight, why: str) -> Hold:
     return Hold(why, edits.held(sight.placement, why))
 
 

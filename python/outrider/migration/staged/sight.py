@@ -35,6 +35,8 @@ class Sight(Struct, frozen=True):
     waited_s: since the step was begun, as this driver saw it
     passing: instance to how long it has passed where it is placed, at its version
     trouble: instance to why it does not
+    unwell: instance to for how long it has not passed
+    unheld_s: for how long the target has not held the lease
     known_holder: instances that are registered as holders: they pass with a process, as a cold standby does without
     lost: hosts that are lost
     counts: instance to what it says of its calls
@@ -52,6 +54,8 @@ class Sight(Struct, frozen=True):
     waited_s: float = 0.0
     passing: Mapping[str, float] = field(default_factory=dict)
     trouble: Mapping[str, str] = field(default_factory=dict)
+    unwell: Mapping[str, float] = field(default_factory=dict)
+    unheld_s: float = 0.0
     known_holder: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     counts: Mapping[str, Counts] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from outrider.registry.layout import PlacementDoc
 STEADY_S = 0.25  # passing for so long counts as warm
 NEEDS_S = 30.0  # beyond an agent's own time to start: it may wait for its needs and for a slot of its host
 COPY_S = 600.0
+COPY_RETRY_S = 10.0  # what fails once may be a connection, or a key that is not there yet
 DELTA_BYTES = 64 * 2**20  # what may be left to copy while callers wait
 HAND_OVER_S = 5.0  # for its calls to be finished, its state to follow, and the lease to be taken
 SHIFT_S = 2.0
@@ -75,7 +76,7 @@ def _start_limit(spec: Spec, sight: Sight) -> float:
 def _copied(spec: Spec, story: Story, sight: Sight) -> Probe:
     if isinstance(unwell := _warm(spec, story, sight), Failed):
         return unwell
-    if sight.copy_error:
+    if sight.copy_error and sight.waited_s >= COPY_RETRY_S:
         return Failed(f"its state cannot be copied: {sight.copy_error}")
     if sight.copied is None or sight.copied.moved_bytes > DELTA_BYTES:
         return Copy()
@@ -115,11 +116,15 @@ def _close(spec: Spec, sight: Sight) -> PlacementDoc:
 
 
 def _closed(spec: Spec, story: Story, sight: Sight) -> Probe:
-    """Its shim gives the lease up when the process has ended."""
+    """Only its shim's word counts: a lease that is free may be that of one that works on, or is started again."""
     del story
-    if sight.lease is not None and not sight.holds(spec.source.instance):
-        return Done()
-    return Wait(f"{spec.source.instance} is stopping")
+    source = spec.source.instance
+    return Done() if has_ended(sight, source) else Wait(f"{source} is stopping")
+
+
+def has_ended(sight: Sight, instance: str) -> bool:
+    """Whether its shim says that it is stopped and has no process."""
+    return sight.trouble.get(instance, "").startswith(("stopped: by request", "parked"))
 
 
 def _open(spec: Spec, sight: Sight) -> PlacementDoc:
@@ -148,8 +153,11 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
     if spec.target.host in sight.lost:
         return Failed(f"{spec.target.host} is lost")
     if spec.strategy != "replicated" and sight.lease and not sight.holds(name):
-        return Failed(f"{name} lost the lease to {sight.lease.holder or 'nobody'}")
-    if name not in sight.passing and sight.waited_s >= GONE_S:
+        others = sight.locked and sight.lease.holder != name
+        if others or sight.unheld_s >= GONE_S:
+            return Failed(f"{name} lost the lease to {sight.lease.holder if others else 'nobody'}")
+        return Wait(f"{name} is to take the lease again")
+    if sight.unwell.get(name, 0.0) >= GONE_S:
         return Failed(f"{name} does not pass: {sight.trouble.get(name, 'it is not there')}")
     limit_s = policy.canary_s if canary else policy.verify_s
     over = sight.waited_s >= limit_s
@@ -197,6 +205,8 @@ CLOSE = Step("close", "cutover", _close, _closed, _within(CLOSE_S), gate=True)
 OPEN = Step("open", "cutover", _open, _opened, _start_limit)
 VERIFY = Step("verify", "verify", _unreserve, _judged, _no_limit)
 
+APPROVAL = "approval"  # before the cutover, where the policy asks for it
+
 FORWARD: dict[Strategy, tuple[Step, ...]] = {
     "replicated": (START, CANARY, SHIFT, VERIFY),
     "singleton": (START, HAND_OVER, VERIFY),
@@ -207,11 +217,19 @@ FORWARD: dict[Strategy, tuple[Step, ...]] = {
 
 def steps_of(spec: Spec, sight: Sight) -> tuple[Step, ...]:
     """Forward. A replica that is alone has nothing beside it to be judged against before the cutover."""
+    return tuple(step for step in FORWARD[spec.strategy] if step is not CANARY or _has_others(spec, sight))
+
+
+def following_steps(step: Step, spec: Spec, sight: Sight) -> tuple[Step, ...]:
+    """What comes after a step."""
     steps = FORWARD[spec.strategy]
+    following = steps[steps.index(step) + 1 :]
+    return tuple(each for each in following if each is not CANARY or _has_others(spec, sight))
+
+
+def _has_others(spec: Spec, sight: Sight) -> bool:
     others = [p for p in sight.placement.instances if p.instance != spec.target.instance and p.state == "run"]
-    if spec.policy.canary <= 0.0 or not others:
-        steps = tuple(step for step in steps if step is not CANARY)
-    return steps
+    return spec.policy.canary > 0.0 and bool(others)
 
 
 def begun_with(step: Step, spec: Spec, sight: Sight) -> dict[str, object]:

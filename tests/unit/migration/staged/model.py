@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from outrider.fleet.spec import Agent
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.records import End as Place
-from outrider.migration.staged.records import Entry, Journal, Outcome, Policy, Spec, Strategy, What
+from outrider.migration.staged.records import Entry, Journal, Outcome, Policy, Resolution, Spec, Strategy, What
 from outrider.migration.staged.sight import Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import Story, story_of
 from outrider.registry.layout import AgentDoc, Handover, Placed, PlacementDoc
@@ -129,7 +129,7 @@ class Model:
 
     def _story(self, notes: tuple[Note, ...]) -> Story:
         if notes not in self.stories:
-            entries = (Entry(n, note.what, 0.0, "", "", note.step, "why", note.outcome) for n, note in enumerate(notes))
+            entries = (_entry(number, note) for number, note in enumerate(notes))
             self.stories[notes] = story_of(Journal(self.spec, tuple(entries)))
         return self.stories[notes]
 
@@ -173,12 +173,21 @@ class Model:
             locked=world.locked,
             waited_s=waited_s,
             passing=passing,
+            trouble={n: "stopped: by request" for i, n in enumerate((S, T)) if self._says_stopped(world, i)},
+            unwell=dict.fromkeys({S, T} - passing.keys(), waited_s),
+            unheld_s=0.0 if self._holds(world, T) else waited_s,
             known_holder=frozenset({world.lease.holder}) if world.locked else frozenset(),
             lost=frozenset(HOST[n] for i, n in enumerate((S, T)) if not world.up[i]),
             counts={T: counts} if story.step == "verify" else {},
             copied=Copied(0, 0),
             new_key="k",
         )
+
+    def _says_stopped(self, world: World, who: int) -> bool:
+        """Its shim says so once it has seen that it is to be stopped, and has ended its process."""
+        name = (S, T)[who]
+        wanted = any(p.instance == name and p.state == "run" for p in world.knows[who].instances)
+        return not wanted and not world.alive[who]
 
     def _write(self, world: World, what: Pending) -> World:
         rules = self.rules
@@ -208,6 +217,8 @@ class Model:
         placed = next((p for p in known.instances if p.instance == name), None)
         wanted = placed is not None and placed.state == "run"
         if wanted and not world.alive[who]:
+            if self.spec.strategy == "cold" and world.alive[1 - who]:
+                self.broken.setdefault("two run at once", world)
             yield replace(world, alive=_set(world.alive, who, True))
         if not wanted and world.alive[who]:
             yield self._dies(world, who)
@@ -261,6 +272,9 @@ class Model:
                 restarted=True,
             )
         story = self._story(world.entries)
+        if story.outcome is None and story.direction == "held":
+            for resolution in ("keep", "back"):
+                yield replace(more, entries=(*world.entries, Note("resolved", step=resolution)))
         if story.outcome is None and story.direction == "forward":
             yield replace(more, entries=(*world.entries, Note("asked_back")))
 
@@ -301,7 +315,8 @@ class Model:
             self.broken.setdefault("neither ended nor held", world)
         if story.outcome is None:
             return
-        if Note("asked_back") in world.entries and story.outcome == "finalised":
+        kept = Note("resolved", "keep") in world.entries
+        if Note("asked_back") in world.entries and not kept and story.outcome == "finalised":
             self.broken.setdefault("goes on although asked to go back", world)
         if world.restarted and any(p.instance == S and p.generation == 0 for p in world.placement.instances):
             self.broken.setdefault("undoes what somebody else wrote", world)
@@ -332,6 +347,14 @@ def _note(action: Begin | GoBack | Hold | End) -> Note:
             return Note("held")
         case End():
             return Note("ended", outcome=action.outcome)
+
+
+def _entry(number: int, note: Note) -> Entry:
+    """As the journal has it. Of `resolved` the step is how."""
+    if note.what == "resolved":
+        how: Resolution = "keep" if note.step == "keep" else "back"
+        return Entry(number, "resolved", 0.0, "", "", resolution=how)
+    return Entry(number, note.what, 0.0, "", "", note.step, "why", note.outcome)
 
 
 def _asks(placement: PlacementDoc, heir: Member, lease: LeaseDoc) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from outrider.fleet.spec import Agent
-from outrider.migration.staged.edits import claimed, weighted
+from outrider.migration.staged.edits import claimed, handing_over, stopped, weighted
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.records import End as Place
 from outrider.migration.staged.records import Policy, Spec, Strategy
-from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Sight, Wait
+from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import Story
 from outrider.registry.layout import AgentDoc, Placed, PlacementDoc
 from outrider.registry.leases import LeaseDoc
@@ -56,11 +56,15 @@ def act(of: Spec, story: Story, seen: Sight) -> Action:
 )
 def test_all_goes_forward_step_by_step_when_all_is_well(strategy: Strategy, steps: list[str]) -> None:
     of = spec(strategy, undecided="accept")
-    seen = {"copied": Copied(0, 0), "counts": {"A-1": GOOD, "A-2": GOOD}, "waited_s": 1e6}
+    ended = {"A-1": "stopped: by request"}
+    seen = {"copied": Copied(0, 0), "counts": {"A-1": GOOD, "A-2": GOOD}, "waited_s": 1e6, "trouble": ended}
     story, found = Story(), []
     while len(found) < 10:
         holder = "A-2" if story.step in ("hand over", "open", "verify") else ("A-1" if story.step != "close" else "")
-        action = act(of, story, sight(of, **seen, **held_by(holder)))
+        lease = (
+            held_by(holder) if holder else {"lease": LeaseDoc("A", 1, "A-1", "h1", state="released"), "locked": False}
+        )
+        action = act(of, story, sight(of, **seen, **lease))
         if isinstance(action, End):
             break
         assert isinstance(action, Begin)
@@ -94,11 +98,20 @@ def test_a_lost_target_is_not_waited_for(step: str) -> None:
 
 def test_people_are_asked_before_the_cutover_and_not_before_what_is_undone_by_itself() -> None:
     of = spec(approvals=2)
-    waits = act(of, Story(step="start", approved_by=("a",)), sight(of))
+    asks = act(of, Story(step="start", approved_by=("a",)), sight(of))
+    assert asks == Begin("approval")
+    waits = act(of, Story(step="approval", approved_by=("a",)), sight(of))
     assert isinstance(waits, Wait)
     assert waits.person
     assert waits.why.startswith("1 more must approve")
-    assert isinstance(act(of, Story(step="start", approved_by=("a", "b")), sight(of)), Begin)
+    agreed = act(of, Story(step="approval", approved_by=("a", "b")), sight(of))
+    assert isinstance(agreed, Begin)
+    assert (agreed.step, agreed.said) == ("hand over", "approved by a, b")
+    lost = sight(of, lost=frozenset({"h1"}))
+    assert act(of, Story(step="approval"), lost) == GoBack("approval: h1 is lost")
+    state = act(spec("state", approvals=1), Story(step="approval", approved_by=("a",)), sight(of))
+    assert isinstance(state, Begin)
+    assert state.step == "copy"  # what was copied long ago is little by now
     paused = act(of, Story(step="start", paused="me", approved_by=("a", "b")), sight(of))
     assert paused == Wait("paused by me", person=True)
 
@@ -135,12 +148,13 @@ def test_state_is_copied_ahead_until_little_is_left() -> None:
     assert isinstance(act(of, Story(step="copy"), sight(of)), Copy)
     assert isinstance(act(of, Story(step="copy"), sight(of, copied=Copied(10**9, 10**9))), Copy)
     assert isinstance(act(of, Story(step="copy"), sight(of, copied=Copied(10, 10**9))), Begin)
-    assert isinstance(act(of, Story(step="copy"), sight(of, copy_error="full")), GoBack)
+    assert isinstance(act(of, Story(step="copy"), sight(of, copy_error="full")), Copy)
+    assert isinstance(act(of, Story(step="copy"), sight(of, copy_error="full", waited_s=11.0)), GoBack)
 
 
 def test_a_replica_goes_back_by_its_weights_first() -> None:
     of = spec("replicated")
-    back = Story(direction="back", reason="why")
+    back = Story(direction="back", reason="why", evidence={"shift": {}})
     shifted = sight(of, placement=weighted(claimed(DOC, of), of, 1.0))
     first = act(of, back, shifted)
     assert isinstance(first, Begin)
@@ -157,3 +171,74 @@ def test_nobody_goes_back_to_what_is_not_well() -> None:
     assert isinstance(act(of, back, sight(of, **seen)), Wait)
     held = act(of, back, sight(of, waited_s=1e6, **seen))
     assert "A-1 is not well, and A-2 goes on" in held.why  # type: ignore[union-attr]
+
+
+def test_before_anything_has_passed_the_way_back_waits_for_nobody() -> None:
+    for strategy in ("replicated", "singleton", "state", "cold"):
+        of = spec(strategy)
+        found = act(of, Story(direction="back", reason="why"), sight(of, passing={}, trouble={"A-1": "starting"}))
+        assert isinstance(found, End), strategy
+
+
+def test_a_standby_that_serves_is_left_to_serve() -> None:
+    of = spec()
+    back = Story(direction="back", reason="why", evidence={"hand over": {}})
+    found = act(of, back, sight(of, passing={}, lease=LeaseDoc("A", 9, "A-7", "h7", state="held")))
+    assert isinstance(found, End)
+
+
+def test_without_anybody_well_to_go_back_to_nothing_is_closed() -> None:
+    for strategy in ("replicated", "singleton"):
+        of = spec(strategy)
+        back = Story(direction="back", step="restore", reason="why", evidence={"hand over": {}, "shift": {}})
+        placement = weighted(claimed(DOC, of), of, 0.0) if strategy == "replicated" else claimed(DOC, of)
+        seen = sight(of, placement=placement, passing={}, waited_s=1e6, locked=False)
+        found = act(of, back, seen)
+        assert isinstance(found, Hold), strategy
+        assert found.doc == placement
+
+
+def test_a_cold_one_is_stopped_for_certain_before_the_other_starts() -> None:
+    of = spec("cold")
+    lost = {"lease": LeaseDoc("A", 1, "A-1", "h1", state="held"), "locked": False, "passing": {}}
+    assert isinstance(act(of, Story(step="close"), sight(of, trouble={"A-1": "Agent not live"}, **lost)), Wait)
+    assert isinstance(act(of, Story(step="close"), sight(of, trouble={"A-1": "stopped: by request"}, **lost)), Begin)
+    back = Story(direction="back", step="close again", evidence={"close": {}})
+    assert isinstance(act(of, back, sight(of, trouble={"A-2": "stopped: stopped by request"}, **lost)), Wait)
+    assert isinstance(act(of, back, sight(of, trouble={"A-2": "stopped: by request"}, **lost)), Begin)
+
+
+def test_what_is_kept_runs_and_what_is_held_wishes_nothing() -> None:
+    of = spec("cold")
+    again = act(of, Story(step="resolved", resolution="keep"), sight(of))
+    assert isinstance(again, Begin)
+    assert (again.step, again.doc.instances[0].state if again.doc else "") == ("close", "stopped")
+    single = spec()
+    ended = stopped(claimed(DOC, single), "A-2")
+    kept = act(single, Story(step="resolved", resolution="keep"), sight(single, placement=ended))
+    assert isinstance(kept, End)
+    assert kept.doc
+    assert [(p.instance, p.state) for p in kept.doc.instances] == [("A-2", "run")]
+    state = spec("state")
+    passing = handing_over(claimed(DOC, state, "k"), state, "A-1", 2)
+    back = Story(direction="back", step="hand back", evidence={"hand over": {}})
+    found = act(state, back, sight(state, placement=passing, waited_s=1e6, **held_by("A-2")))
+    assert isinstance(found, Hold)
+    assert (found.doc.handover, bool(found.doc.held)) == (None, True)
+
+
+def test_a_canary_that_is_alone_now_is_still_verified() -> None:
+    of = spec("replicated", undecided="accept", approvals=1)
+    alone = claimed(PlacementDoc("A", (Placed("A-1", "h1", "v1", state="stopped"),)), of)
+    found = act(of, Story(step="canary"), sight(of, placement=alone, waited_s=1e6, counts={"A-2": GOOD}))
+    assert found == Begin("approval", None, found.said, found.evidence)  # type: ignore[union-attr]
+
+
+def test_a_moment_without_a_pass_or_a_lock_is_no_verdict() -> None:
+    of = spec()
+    blip = {"passing": {"A-1": 9.0}, "waited_s": 9.0, **held_by("A-2")}
+    assert isinstance(act(of, Story(step="verify"), sight(of, unwell={"A-2": 0.5}, **blip)), Wait)
+    assert isinstance(act(of, Story(step="verify"), sight(of, unwell={"A-2": 1.5}, **blip)), GoBack)
+    unlocked = {"locked": False, **held_by("A-2")}
+    assert isinstance(act(of, Story(step="verify"), sight(of, unheld_s=0.5, **unlocked)), Wait)
+    assert isinstance(act(of, Story(step="verify"), sight(of, unheld_s=1.5, **unlocked)), GoBack)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from outrider.errors import MigrationRefused, UnknownAgent
 from outrider.fleet.spec import Agent, Host, Resources
-from outrider.migration.staged.plan import Ask, Fleet, planned
+from outrider.migration.staged.plan import Ask, Fleet, planned, refusals
 from outrider.migration.staged.records import Policy, Spec
 from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 
@@ -98,6 +98,19 @@ def test_what_has_no_room_is_told_what_is_lacking() -> None:
 )
 def test_every_reason_is_said(asked: Ask, of: Fleet, why: str) -> None:
     assert why in refused(asked, of)
+
+
+def test_a_name_that_somebody_else_got_meanwhile_is_not_taken() -> None:
+    spec = plan(Ask("A", "me", to="h2"), fleet())
+    meanwhile = fleet(None, Placed("A-1", "h1", "v1"), Placed("A-2", "h3", "v1"))
+    assert any("there is an instance A-2 meanwhile" in why for why in refusals(spec, meanwhile))
+    assert not list(refusals(spec, fleet()))
+
+
+def test_state_is_not_moved_beside_a_standby_that_lacks_it() -> None:
+    agent = Agent(mode="singleton", state=True, standbys=1, **CALLS)
+    of = fleet(agent, Placed("A-1", "h1", "v1"), Placed("A-2", "h3", "v1"))
+    assert "A-2 would take over with old state" in refused(Ask("A", "me", source="A-1", to="h2"), of)
 
 
 def test_a_host_in_trouble_or_drained_takes_nothing() -> None:
