@@ -9,7 +9,7 @@ PYTEST := python -m pytest
 LAB_NEEDS := debootstrap gpg gpgv haproxy iproute2 nftables openssh-client systemd-container
 LAB := PYTHONPATH=tests python -m hosts.lab
 
-.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge lock
+.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge bench-migration lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -85,6 +85,10 @@ bench-calls: setup ## calls beside seven peers, on one host and across lab hosts
 
 bench-judge: setup ## the judge of migrations beside two usual rules, on simulated traffic -> build/bench/judge.json
 	@PYTHONPATH="$$(scripts/bench-packages tests/bench/judge-requirements.txt)" python tests/bench/judge.py $(ARGS)
+
+bench-migration: setup ## migrations under 200 calls/s beside restarts, Ansible's and a plain switch on lab hosts (root) -> build/bench/migration.json
+	@scripts/apt-install $(LAB_NEEDS)
+	@python tests/bench/migration.py $(ARGS)
 
 lock: ## requirements.lock anew from the ranges
 	@scripts/lock
