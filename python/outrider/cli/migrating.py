@@ -16,8 +16,8 @@ from outrider.cli.migration_plan_view import plans_lines
 from outrider.cli.migration_view import News, lines_of, list_table, screen
 from outrider.cli.output import console, count, print_json
 from outrider.cli.parser import UsageError
-from outrider.host.shim_client import ShimClient
 from outrider.errors import EXIT_FAILED, ConsulUnreachable, OutriderError
+from outrider.host.shim_client import ShimClient
 from outrider.migration.staged.preview import PlansReport
 from outrider.migration.staged.records import OUTCOMES, Policy
 from outrider.migration.staged.report import MigrationReport, MigrationsReport

@@ -23,7 +23,9 @@ def signals(baseline: Counts | None, now: Counts | None, probes: tuple[int, int]
         return (Signal("probes", bad, n, P0_PROBES),)
     known = baseline if baseline and baseline.calls >= FEW else None
     p0 = tolerated(known.failed, known.calls) if known else P0_UNKNOWN
-    found = [Signal("errors", min(now.failed, now.calls), now.calls, p0)]
+    # With nothing to compare it with it may be found bad, but not good: as if most of its samples were missing.
+    missing = 0 if known else now.calls + 1
+    found = [Signal("errors", min(now.failed, now.calls), now.calls, p0, missing)]
     if known and sum(known.buckets) >= FEW and now.buckets:
         limit = slow_from(known.buckets)
         before, n = sum(known.buckets[limit:]), sum(known.buckets)

@@ -1,0 +1,54 @@
+"""What is judged: the new one's calls by how the old one did."""
+
+from __future__ import annotations
+
+from outrider.calls.tally import BOUNDS
+from outrider.migration.judge import judge
+from outrider.migration.staged.evidence import baseline_of, kept, signals, slow_from
+from outrider.migration.staged.sight import Counts
+
+WIDE = len(BOUNDS) + 1
+
+
+def buckets(**at: int) -> tuple[int, ...]:
+    found = [0] * WIDE
+    for index, count in at.items():
+        found[int(index[1:])] = count
+    return tuple(found)
+
+
+def test_slow_is_what_the_old_one_took_for_one_call_in_twenty() -> None:
+    assert slow_from(buckets(b2=95, b5=5)) == 3
+    assert slow_from(buckets(b2=90, b5=10)) == 6
+    assert slow_from(buckets(b17=100)) == WIDE - 1
+
+
+def test_errors_and_slow_calls_are_held_against_the_baseline() -> None:
+    before = Counts(10_000, 10, buckets(b2=9_800, b5=200))
+    well = signals(before, Counts(1_000, 1, buckets(b2=990, b5=10)), (0, 0))
+    assert [signal.name for signal in well] == ["errors", "slow calls"]
+    assert judge(well, over=False).word == "go"
+    failing = signals(before, Counts(100, 30, buckets(b2=100)), (0, 0))
+    assert judge(failing, over=False).word == "rollback"
+    slow = signals(before, Counts(200, 0, buckets(b9=200)), (0, 0))
+    assert judge(slow, over=False).word == "rollback"
+
+
+def test_without_a_baseline_only_many_errors_speak_against_it() -> None:
+    found = signals(None, Counts(100, 5, buckets(b2=100)), (0, 0))
+    assert [signal.name for signal in found] == ["errors"]
+    assert judge(found, over=False).word == "continue"
+    assert judge(signals(None, Counts(100, 60), (0, 0)), over=False).word == "rollback"
+
+
+def test_one_that_does_not_count_its_calls_is_judged_by_its_probes() -> None:
+    assert judge(signals(None, None, (0, 1_000)), over=False).word == "go"
+    assert judge(signals(None, None, (30, 40)), over=False).word == "rollback"
+
+
+def test_a_verdict_can_be_computed_again_from_what_is_kept() -> None:
+    found = kept(judge(signals(None, Counts(100, 60), (0, 0)), over=False))
+    assert found["verdict"] == "rollback"
+    assert (found["signals"][0]["bad"], found["signals"][0]["n"]) == (60, 100)
+    assert baseline_of({"baseline": {"calls": 5, "failed": 1, "buckets": [5]}}) == Counts(5, 1, (5,))
+    assert baseline_of({}) is None

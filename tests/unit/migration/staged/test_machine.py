@@ -1,0 +1,150 @@
+"""The next action, by where a migration is and what is true. The whole of it is tried in test_protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from outrider.fleet.spec import Agent
+from outrider.migration.staged.edits import claimed, weighted
+from outrider.migration.staged.machine import next_action
+from outrider.migration.staged.records import End as Place
+from outrider.migration.staged.records import Policy, Spec, Strategy
+from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Sight, Wait
+from outrider.migration.staged.story import Story
+from outrider.registry.layout import AgentDoc, Placed, PlacementDoc
+from outrider.registry.leases import LeaseDoc
+
+DOC = PlacementDoc("A", (Placed("A-1", "h1", "v1"),))
+GOOD, BAD = Counts(5_000, 0, (5_000,)), Counts(100, 90, (100,))
+
+
+def spec(strategy: Strategy = "singleton", **policy: Any) -> Spec:
+    return Spec("m", "A", strategy, Place("A-1", "h1", "v1"), Place("A-2", "h2", "v1"), Policy(**policy))
+
+
+def sight(of: Spec, **more: Any) -> Sight:
+    """All is well, with the target claimed and the source holding the lease."""
+    base: dict[str, Any] = {
+        "placement": claimed(DOC, of, "k"),
+        "agent": AgentDoc("A", "f", Agent(), "v1"),
+        "lease": LeaseDoc("A", 1, "A-1", "h1", state="held"),
+        "locked": True,
+        "passing": {"A-1": 10.0, "A-2": 10.0},
+    }
+    return Sight(**(base | more))
+
+
+def held_by(instance: str) -> dict[str, Any]:
+    return {"lease": LeaseDoc("A", 2, instance, "h", state="held")}
+
+
+def act(of: Spec, story: Story, seen: Sight) -> Action:
+    return next_action(of, story, seen, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "steps"),
+    [
+        ("replicated", ["start", "canary", "shift", "verify"]),
+        ("singleton", ["start", "hand over", "verify"]),
+        ("state", ["start", "copy", "hand over", "verify"]),
+        ("cold", ["start", "close", "open", "verify"]),
+    ],
+)
+def test_all_goes_forward_step_by_step_when_all_is_well(strategy: Strategy, steps: list[str]) -> None:
+    of = spec(strategy, undecided="accept")
+    seen = {"copied": Copied(0, 0), "counts": {"A-1": GOOD, "A-2": GOOD}, "waited_s": 1e6}
+    story, found = Story(), []
+    while len(found) < 10:
+        holder = "A-2" if story.step in ("hand over", "open", "verify") else ("A-1" if story.step != "close" else "")
+        action = act(of, story, sight(of, **seen, **held_by(holder)))
+        if isinstance(action, End):
+            break
+        assert isinstance(action, Begin)
+        found.append(action.step)
+        story = Story(step=action.step, evidence={**story.evidence, action.step: action.evidence})
+    assert found == steps
+    assert action.outcome == "finalised"
+
+
+def test_a_step_that_takes_too_long_is_undone_and_says_what_it_waited_for() -> None:
+    of = spec()
+    late = act(of, Story(step="start"), sight(of, passing={"A-1": 9.0}, trouble={"A-2": "no port"}, waited_s=1e6))
+    assert isinstance(late, GoBack)
+    assert "A-2: no port" in late.why
+
+
+@pytest.mark.parametrize("step", ["start", "hand over", "verify"])
+def test_a_lost_target_is_not_waited_for(step: str) -> None:
+    of = spec()
+    found = act(of, Story(step=step), sight(of, lost=frozenset({"h2"}), passing={"A-1": 9.0}))
+    assert found == GoBack(f"{step}: h2 is lost")
+
+
+def test_people_are_asked_before_the_cutover_and_not_before_what_is_undone_by_itself() -> None:
+    of = spec(approvals=2)
+    waits = act(of, Story(step="start", approved_by=("a",)), sight(of))
+    assert isinstance(waits, Wait)
+    assert waits.person
+    assert waits.why.startswith("1 more must approve")
+    assert isinstance(act(of, Story(step="start", approved_by=("a", "b")), sight(of)), Begin)
+    paused = act(of, Story(step="start", paused="me", approved_by=("a", "b")), sight(of))
+    assert paused == Wait("paused by me", person=True)
+
+
+@pytest.mark.parametrize(
+    ("undecided", "what"), [("accept", End), ("rollback", GoBack), ("hold", Wait)], ids=["accept", "rollback", "hold"]
+)
+def test_what_is_undecided_follows_the_policy(undecided: Any, what: type) -> None:
+    of = spec(undecided=undecided)
+    seen = sight(of, counts={"A-2": Counts(3, 0, (3,))}, waited_s=1e6, **held_by("A-2"))
+    assert isinstance(act(of, Story(step="verify"), seen), what)
+    assert isinstance(act(of, Story(step="verify", approved_since_step=True), seen), End)
+
+
+def test_worse_calls_lead_back_at_once() -> None:
+    of = spec()
+    found = act(of, Story(step="verify"), sight(of, counts={"A-2": BAD}, **held_by("A-2")))
+    assert isinstance(found, GoBack)
+    assert found.evidence["verdict"] == "rollback"
+
+
+def test_a_migration_follows_others_or_is_cancelled_with_them() -> None:
+    of = spec()
+    assert act(of, Story(), sight(of, others={"x": None})) == Wait("follows x")
+    assert act(of, Story(), sight(of, others={"x": "rolled_back"})) == End(
+        "cancelled", "x, which it was to follow, was not finalised"
+    )
+    assert isinstance(act(of, Story(), sight(of, others={"x": "finalised"})), Begin)
+    assert act(of, Story(), sight(of, refused=("no room",))) == End("cancelled", "no room")
+
+
+def test_state_is_copied_ahead_until_little_is_left() -> None:
+    of = spec("state")
+    assert isinstance(act(of, Story(step="copy"), sight(of)), Copy)
+    assert isinstance(act(of, Story(step="copy"), sight(of, copied=Copied(10**9, 10**9))), Copy)
+    assert isinstance(act(of, Story(step="copy"), sight(of, copied=Copied(10, 10**9))), Begin)
+    assert isinstance(act(of, Story(step="copy"), sight(of, copy_error="full")), GoBack)
+
+
+def test_a_replica_goes_back_by_its_weights_first() -> None:
+    of = spec("replicated")
+    back = Story(direction="back", reason="why")
+    shifted = sight(of, placement=weighted(claimed(DOC, of), of, 1.0))
+    first = act(of, back, shifted)
+    assert isinstance(first, Begin)
+    assert first.doc == weighted(claimed(DOC, of), of, 0.0)
+    last = act(of, back, sight(of, placement=first.doc))
+    assert isinstance(last, End)
+    assert (last.outcome, [p.instance for p in last.doc.instances if last.doc]) == ("rolled_back", ["A-1"])
+
+
+def test_nobody_goes_back_to_what_is_not_well() -> None:
+    of = spec()
+    back = Story(direction="back", reason="why")
+    seen = {"passing": {"A-2": 9.0}, **held_by("A-2")}
+    assert isinstance(act(of, back, sight(of, **seen)), Wait)
+    held = act(of, back, sight(of, waited_s=1e6, **seen))
+    assert "A-1 is not well, and A-2 goes on" in held.why  # type: ignore[union-attr]
