@@ -142,7 +142,7 @@ class Migrations:
                 log.error("a migration's journal cannot be followed, and nothing is done about it: %s", problem)
         for name, journal in read.journals.items():
             known = self.journals.get(name)
-            if known is None or len(journal.entries) >= len(known.entries):
+            if known is None or journal.broken or len(journal.entries) >= len(known.entries):
                 self.journals[name] = journal
         for name in self.journals.keys() - read.journals.keys():
             del self.journals[name]
@@ -197,7 +197,7 @@ class Drive:
     async def run(self) -> None:
         """Until it has ended, or another shim drives it."""
         try:
-            while self._owner.placer.elected and not self._journal.ended:
+            while self._owner.placer.elected and not (self._journal.ended or self._journal.broken):
                 try:
                     waits = await self._turn()
                 except ConsulConflict as error:
@@ -236,6 +236,8 @@ class Drive:
             return Wait(truth.busy)
         if truth.journal != self._journal:
             self._owner.wrote(truth.journal)
+        if truth.journal.broken:  # what follows from it is not known
+            return None
         action = self._decide(truth)
         if isinstance(action, Begin | GoBack | Hold | End):
             await self._write(action, truth)
