@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="systemd-nspawn needs root"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def small() -> Iterator[Fleet]:
     """The small fleet, as `site.yml` makes it; gone before another folder's tests make hosts of their own."""
     with small_fleet() as fleet:
