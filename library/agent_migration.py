@@ -24,6 +24,7 @@ options:
   verify_s: {description: Seconds at most after the cutover., type: float}
   undecided: {description: What follows without a verdict by then., type: str, choices: [hold, rollback, accept]}
   approvals: {description: People who must agree before the cutover., type: int}
+  override: {description: "Why it is done though a gate of its risk is not met.", type: str, default: ""}
   why: {description: "For others to read, in the journal.", type: str, default: ""}
   wait_s: {description: Seconds that this run follows., type: float, default: 600}
   consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
@@ -50,10 +51,8 @@ author: [The Outrider authors]
 EXAMPLES = r"""
 - name: Move an agent
   agent_migration: {agents: [Memory], to: gpu2, why: a new disk}
-
 - name: Warm up what changed; the cutover waits
   agent_migration: {definition: "{{ checked.definition }}", releases: "{{ packed.digests }}", state: staged}
-
 - name: Cut over, and back by itself if it is worse
   agent_migration: {agents: [Memory], state: cutover}
 """
@@ -91,14 +90,14 @@ ARGUMENTS: dict[str, Any] = {
     "releases": {"type": "dict", "default": {}},
     "undecided": {"type": "str", "choices": ["hold", "rollback", "accept"]},
     "approvals": {"type": "int"},
+    "override": {"type": "str", "default": ""},
     "why": {"type": "str", "default": ""},
     "wait_s": {"type": "float", "default": 600.0},
     "consul_host": {"type": "str", "default": "127.0.0.1"},
     "consul_port": {"type": "int", "default": 8500},
     "consul_scheme": {"type": "str", "choices": ["http", "https"], "default": "http"},
     "consul_token": {"type": "str", "no_log": True},
-    "consul_token_file": {"type": "path", "no_log": False},
-    "consul_ca_file": {"type": "path"},
+    **{name: {"type": "path", "no_log": False} for name in ("consul_token_file", "consul_ca_file")},
     "state": {"type": "str", "choices": STATES, "default": "finalised"},
 }
 

@@ -40,7 +40,7 @@ def holder_is(fleet: Fleet, number: int, case: str, count: int, kept: Samples) -
     """Send a signal to the holder's process, again and again; until it is answered under the next epoch."""
     callers = Callers(fleet, SINGLETON)
     try:
-        for _ in range(count):
+        for _ in kept.turns(count):
             wait_well(fleet)
             pid = pid_of(fleet, callers.instance)
             failed = sum(len(caller.errors) for caller in callers.all)
@@ -59,7 +59,7 @@ def out_of_routing(fleet: Fleet, count: int, trouble: str, kept: Samples) -> Non
     """Kill an instance of a replicated agent; until no host's lookup names it any more. Optionally without a leader."""
     watchers = [Watcher(fleet, host, REPLICATED) for host in fleet.lab.machines()]
     try:
-        for turn in range(count):
+        for turn in kept.turns(count):
             wait_well(fleet)
             leading = leader(fleet)
             rows = [row for row in fleet.status()["instances"] if row["agent"] == REPLICATED]
@@ -84,7 +84,7 @@ def out_of_routing(fleet: Fleet, count: int, trouble: str, kept: Samples) -> Non
 
 def host_lost(fleet: Fleet, count: int, led: bool, kept: Samples) -> None:
     """Power a host off that has a holder; until the next one answers, and until no lookup names its replica."""
-    for _ in range(count):
+    for _ in kept.turns(count):
         wait_well(fleet)
         host, agent = _host_with_holder(fleet, led)
         others = [name for name in fleet.lab.machines() if name != host]
@@ -144,8 +144,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=15, help="of what takes a host, Consul's leader or half a minute")
     parser.add_argument("--add", action="store_true", help="to the samples of earlier runs")
+    parser.add_argument("--within", type=float, default=float("inf"), help="begin nothing later than that, in seconds")
     arguments = parser.parse_args()
-    kept = Samples(ROOT / "build/bench/failover-samples.json", add=arguments.add)
+    file = ROOT / "build/bench/failover-samples.jsonl"
+    kept = Samples(file, add=arguments.add, within_s=arguments.within)
     try:
         with small_fleet(os.environ.get("OUTRIDER_LAB", "")) as fleet:
             for case in arguments.only.split(","):

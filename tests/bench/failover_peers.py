@@ -129,7 +129,7 @@ def keepalived(fleet: Fleet, count: int, kept: Samples) -> None:
         _sharing(fleet, (other, first), address),
         _asking(fleet, address) as client,
     ):
-        for turn in range(2 * count):
+        for turn in kept.turns(2 * count):
             case = list(how)[turn % 2]
             _answer_of(client, first)
             time.sleep(random.uniform(1, 2))  # at any moment of the second between two advertisements
@@ -143,7 +143,7 @@ def systemd_restarts(fleet: Fleet, count: int, kept: Samples) -> None:
     """A process that answers is killed; until systemd's next one does. A host that is lost stays lost."""
     with _answering(fleet, ("lab1",), "always"), _asking(fleet, fleet.lab.machines()["lab1"].address) as client:
         pid = client.next()[1]
-        for _ in range(count):
+        for _ in kept.turns(count):
             since = time.monotonic_ns()
             fleet.on("lab1", f"kill -9 {pid}")
             _, pid, when = client.next()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct, to_builtins
@@ -60,27 +61,28 @@ def write(name: str, rows: Sequence[Row]) -> Path:
 
 
 class Samples:
-    """Samples by case, system and unit, kept in a file from the first on, so that a benchmark can be run in parts."""
+    """Samples by case, system and unit, a line each in a file: a benchmark can be run in parts, and be cut off."""
 
-    def __init__(self, path: Path, *, add: bool) -> None:
+    def __init__(self, path: Path, *, add: bool, within_s: float = float("inf")) -> None:
         self._path = path
-        self._found: list[tuple[str, str, str, list[float]]] = []
-        if add and path.exists():
-            self._found = [tuple(item) for item in json.loads(path.read_text())]
+        self._end = time.monotonic() + within_s
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not add:
+            path.unlink(missing_ok=True)
+
+    def turns(self, count: int) -> Iterator[int]:
+        """As many as `count`, but none is begun once the time is over."""
+        return itertools.takewhile(lambda _: time.monotonic() < self._end, range(count))
 
     def add(self, case: str, system: str, unit: str, sample: float) -> None:
         """One more, on disk when this returns."""
-        for item in self._found:
-            if item[:3] == (case, system, unit):
-                item[3].append(sample)
-                break
-        else:
-            self._found.append((case, system, unit, [sample]))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(self._found))
-        scratch.replace(self._path)
+        with self._path.open("a") as file:
+            file.write(json.dumps([case, system, unit, sample]) + "\n")
 
     def rows(self) -> list[Row]:
-        """Of all of them."""
-        return [row(*item) for item in self._found]
+        """Of all that were ever added."""
+        found: dict[tuple[str, str, str], list[float]] = {}
+        for line in self._path.read_text().splitlines() if self._path.exists() else []:
+            case, system, unit, sample = json.loads(line)
+            found.setdefault((case, system, unit), []).append(sample)
+        return [row(*key, samples) for key, samples in sorted(found.items())]

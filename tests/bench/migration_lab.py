@@ -48,9 +48,9 @@ import json, sys, time
 from msgspec import convert, to_builtins
 from msgspec.structs import replace
 from outrider.migration.publication import Target
+from outrider.migration.staged.ask import Wish, create, plans
 from outrider.migration.staged.desk import Desk
-from outrider.migration.staged.plan import Ask
-from outrider.migration.staged.records import Policy
+from outrider.migration.staged.records import Given
 from outrider.registry.client import connect
 from outrider.registry.kv import Change, get_doc, put_docs
 from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, PlacementDoc
@@ -76,10 +76,11 @@ for line in sys.stdin:
     if order["do"] == "where":
         print(json.dumps(to_builtins(placed.instances)), flush=True)
         continue
-    doc = published(agent, order["version"], order["environment"]) if order["version"] else None
+    docs = {agent: published(agent, order["version"], order["environment"])} if order["version"] else {}
     asked, asked_back = time.time(), 0.0
-    ask = Ask(agent, "bench", order["source"], order["to"], doc, convert(order["policy"], Policy))
-    migration = desk.create([desk.plan(ask)])[0].id
+    policy = convert(order["policy"], Given)
+    wish = Wish("bench", (agent,), to=order["to"], source=order["source"], docs=docs, policy=policy)
+    migration = create(consul, plans(consul, wish))[0].id
     while True:
         journal = desk.get(migration)
         last = journal.entries[-1]
@@ -89,7 +90,7 @@ for line in sys.stdin:
             asked_back = time.time()
             desk.rollback(migration, "bench")
         time.sleep(0.02)
-    if doc and last.outcome == "rolled_back":
+    if docs and last.outcome == "rolled_back":
         put_back(agent)
     said = {"id": migration, "asked": asked, "asked_back": asked_back, "entries": to_builtins(journal.entries)}
     said |= {"source": journal.spec.source.instance, "target": journal.spec.target.instance}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from faults.consul_data import end_session, revoke_token, wipe
+from msgspec import structs
+
+from faults.consul_data import end_session, flap, revoke_token, wipe
 from faults.means import fill_disk, squeeze, starve, step_clock
 from faults.network import cut_link, garble, lose_a_third, lose_what_comes, lose_what_goes, power_off
 from faults.processes import (
-    flap,
     freeze_consul,
     freeze_leader,
     freeze_shim,
@@ -35,8 +38,6 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
         *(starve, squeeze, fill_disk, step_clock, flap),
     )
 }
-# Too long for a pair.
-ALONE = frozenset({"flap"})
 # Under these no singleton may move.
 HARMLESS = frozenset({"restart_shim", "upgrade_shims", "starve", "flap"})
 
@@ -45,8 +46,16 @@ def inject(scene: Scene, *names: str) -> None:
     """One fault, or several at the same moment. A failure or Ctrl-C ends them early, and they undo what they did."""
     with ThreadPoolExecutor() as threads:
         try:
-            for fault in [threads.submit(FAULTS[name], scene) for name in names]:
+            # Dice of its own for each, or what they choose would hang on which is quicker.
+            scenes = [structs.replace(scene, rng=random.Random(scene.rng.random())) for _ in names]
+            for fault in [threads.submit(_one, *what) for what in zip(scenes, names, strict=True)]:
                 fault.result()
         except BaseException:
             scene.over.set()
             raise
+
+
+def _one(scene: Scene, name: str) -> None:
+    # A host that the other fault has just turned off is hurt enough.
+    with contextlib.suppress(LookupError):
+        FAULTS[name](scene)

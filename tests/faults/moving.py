@@ -37,7 +37,7 @@ class Moving:
 
     def ask(self, *options: str) -> None:
         """Returns at once."""
-        words = f"--instance {self.instance} --to {self.target} --detach --json {' '.join(options)}"
+        words = f"--instance {self.instance} --to {self.target} --override test --detach --json {' '.join(options)}"
         said = self.fleet.on(OPERATOR, f"outrider migrate run {self.agent} {words}")
         self.id = json.loads(said)["plans"][0]["id"]
 

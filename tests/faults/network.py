@@ -66,7 +66,10 @@ def garble(scene: Scene) -> None:
 
 def _outside(scene: Scene, host: str) -> str:
     """This machine's end of a host's link."""
-    index = json.loads(scene.network(host, "ip", "-j", "link", "show", "host0"))[0]["link_index"]
+    inside = json.loads(scene.network(host, "ip", "-j", "link", "show", "host0") or "[]")
+    if not inside:
+        raise LookupError(f"{host} is off")
+    index = inside[0]["link_index"]
     return next(str(link["ifname"]) for link in json.loads(_ip("-j", "link")) if link["ifindex"] == index)
 
 

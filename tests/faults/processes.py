@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from faults.scene import FLEET_FILE, HOSTS, Scene
+from faults.scene import HOSTS, Scene
 
 # As the role does it: a venv beside the one that runs, the link led to it in one step, and a restart.
 UPGRADE = """
@@ -13,13 +11,6 @@ old=$(readlink venv) new=/opt/outrider/venvs/upgrade-$$
 cp -al $old $new; ln -sfn $new venv.new; mv -T venv.new venv
 systemctl restart outriderd
 case $old in */upgrade-*) rm -r $old;; esac
-"""
-FLOCK = """
-      Flock:
-        command: [sleep, infinity]
-        count: 100
-        probes: [{type: command, command: ["true"], interval_s: 60, timeout_s: 10}]
-        resources: {cpu: 0.001, memory_mib: 1}
 """
 
 
@@ -81,28 +72,13 @@ def freeze_leader(scene: Scene) -> None:
 def lose_server(scene: Scene) -> None:
     """Consul server stopped for 8 s"""
     host = scene.host()
-    with scene.until_over(8.0, lambda: scene.shell(host, "systemctl start consul")):
+    with scene.consul_alone, scene.until_over(8.0, lambda: scene.shell(host, "systemctl start consul")):
         scene.shell(host, "systemctl stop consul")
 
 
 def lose_quorum(scene: Scene) -> None:
     """two of three Consul servers stand still for 60 s"""
     _freeze_consuls(scene, scene.rng.sample(HOSTS, 2), scene.lasting(60.0))
-
-
-def flap(scene: Scene) -> None:
-    """100 instances flap: all are killed every 2 s, for 8 s"""
-    file = FLEET_FILE.with_name(f".flock-{os.getpid()}.yml")  # its code is beside it
-    try:
-        file.write_text(FLEET_FILE.read_text() + FLOCK)
-        scene.publish(file)
-        with scene.until_over(0, lambda: scene.publish(FLEET_FILE)):
-            for _ in range(4):
-                for host in scene.fleet.lab.machines():
-                    scene.shell(host, "systemctl kill --signal=KILL 'outrider-agent@Flock-*'")
-                scene.over.wait(2.0)
-    finally:
-        file.unlink(missing_ok=True)
 
 
 def _freeze_consuls(scene: Scene, hosts: list[str], seconds: float) -> None:

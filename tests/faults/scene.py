@@ -7,27 +7,28 @@ import random
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
 from faults.observer import SINGLETONS
 from hosts.fleet import Fleet, until
-from hosts.lab.image import CHECKOUT
 
-FLEET_FILE = CHECKOUT / "tests/faults/fleet.yml"
 HOSTS = ("lab1", "lab2", "lab3")  # the observer calls from lab4
 FOUND_S = 30.0
 
 
 class Scene(Struct):
-    """A fleet, and the dice that choose in it. `long`: faults last as long as they do in the list of single ones."""
+    """A fleet, and the dice that choose in it. `long`: faults last as long as they do in the list of single ones.
+
+    consul_alone: for what must not come between another's stop and start of Consul, or snapshot and restore
+    """
 
     fleet: Fleet
     rng: random.Random
     long: bool = False
     over: threading.Event = field(default_factory=threading.Event)
+    consul_alone: threading.Lock = field(default_factory=threading.Lock)
 
     def holder(self, agent: str = "") -> tuple[str, str]:
         """Instance and host of a singleton's holder, where it may be hurt; any holder if no agent is named."""
@@ -73,11 +74,6 @@ class Scene(Struct):
             inside = ["nsenter", "--target", leader, "--net", "--", *command]
             return subprocess.run(inside, check=False, capture_output=True, text=True).stdout
         return ""
-
-    def publish(self, file: Path) -> None:
-        """Make the agents be as a fleet file says."""
-        played = self.fleet.play("site.yml", "--tags", "agents", fleet_file=str(file))
-        assert played.status == 0, played.output
 
     def lasting(self, seconds: float) -> float:
         """As long as that in the list of single faults; among pairs and in quick tests for eight seconds at most."""

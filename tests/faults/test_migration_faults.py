@@ -18,7 +18,7 @@ from hosts.fleet import Fleet, until
 
 STATE, REPLICATED = "Lone", "Echo"  # of the small fleet
 FROZEN_S = 10.0
-LONG = ("--verify-s", "25", "--undecided", "accept", "--canary", "0")
+LONG = ("--approvals", "0", "--verify-s", "25", "--undecided", "accept", "--canary", "0")
 takes_long = pytest.mark.skipif("OUTRIDER_FAULTS" not in os.environ, reason="takes long: make faults-migration")
 
 

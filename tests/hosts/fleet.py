@@ -18,7 +18,7 @@ from hosts.lab.image import CHECKOUT
 from hosts.lab.lab import Lab
 
 T = TypeVar("T")
-PLAY_S = 420.0
+PLAY_S = 900.0
 
 
 class Played(NamedTuple):

@@ -103,7 +103,7 @@ def left_of_old(fleet: Fleet, host: str) -> str:
     units = (
         "systemctl list-units --all --no-legend 'outrider-agent@Old*'; ls -d /etc/systemd/system/outrider-agent@Old*"
     )
-    files = "ls -d /var/lib/outrider/*/Old* /var/lib/outrider-agents/Old*; pgrep -f old_server"
+    files = "ls -d /var/lib/outrider/*/Old* /var/lib/outrider-agents/Old*; pgrep -f '[o]ld_server'"
     return fleet.on(host, f"({units}; {files}) 2>/dev/null; true")
 
 

@@ -99,6 +99,7 @@ def test_a_host_may_not_write_what_other_hosts_read(fleet: Fleet, host: str) -> 
         others = sorted(agents - {"ObservabilityHub"})[0]
         keys += [f"outrider/placement/{others}", "outrider/hosts/lab1", "outrider/hosts/lab4", "outrider/locks/placer"]
         keys += [f"outrider/backups/{others}"]
+        keys += ["outrider/migrations/mine/spec", "outrider/migrations/mine/journal/00000"]
     for key in keys:
         before = fleet.consul(host, f"kv/{key}")
         assert fleet.consul(host, f"kv/{key}", token=mine, method="PUT", data={})[0] == 403, key

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from integration.conftest import ConsulServer
-from outrider.errors import BackupDamaged, BackupError, ConsulDenied, Locked
+from outrider.errors import BackupDamaged, BackupError, ConsulConflict, ConsulDenied, Locked
 from outrider.fleet.spec import Agent, Host
 from outrider.host.config import Config, ConsulConfig
 from outrider.host.state import Kept, KeptStore
-from outrider.migration.backup import Desk, prove
+from outrider.migration.backup import Desk, prove, restoring
 from outrider.migration.backup.model import Level
 from outrider.migration.backup.record import known_everywhere
 from outrider.migration.backup.scratch_consul import scratch_consul
@@ -160,6 +160,26 @@ def test_a_configuration_has_no_secret_and_takes_it_from_what_is_in_use(
     consul.client.delete(f"/v1/kv/{FLEET}A")
     with pytest.raises(BackupError, match=r"not in use any more: A.agent.environment.API_KEY"):
         desk.restore(backup)
+
+
+def test_what_somebody_changed_meanwhile_is_not_overwritten(
+    desk: Desk, consul: ConsulServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = desk.choose(made(desk, "A", "kv"))
+    planned = restoring._planned
+
+    def raced(*words: object) -> restoring.KeyPlan:
+        plan = planned(*words)  # type: ignore[arg-type]
+        consul.client.put(f"/v1/kv/{PLACEMENT}A", b'{"agent":"A","reason":"theirs"}')
+        return plan
+
+    consul.client.put(f"/v1/kv/{PLACEMENT}A", b'{"agent":"A"}')
+    monkeypatch.setattr(restoring, "_planned", raced)
+    with pytest.raises(ConsulConflict, match=f"changed by someone else meanwhile: {PLACEMENT}A"):
+        desk.restore(backup)
+    found, _ = get_doc(consul.client, PLACEMENT + "A", PlacementDoc)
+    assert found
+    assert found.reason == "theirs"
 
 
 def test_nothing_is_restored_while_others_work_on_the_fleet(desk: Desk, consul: ConsulServer) -> None:

@@ -109,7 +109,7 @@ def client(host: Host) -> Iterator[Client]:
     made.close()
 
 
-def until(condition: Callable[[], Any], within_s: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], within_s: float = 30.0) -> Any:
     end = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < end, "not in time"

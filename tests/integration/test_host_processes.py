@@ -88,7 +88,7 @@ def run_shim(config: Config, wanted: Launch, how: str = "stay") -> tuple[subproc
     return shim, int(shim.stdout.readline())
 
 
-async def until(condition, timeout_s: float = 5.0) -> None:
+async def until(condition, timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
         while True:
             if condition():

@@ -55,7 +55,7 @@ class Three:
         await until(lambda: all(peers.line.received > 6 for peers in self.peers.values()))
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> float:
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> float:
     """Seconds until the condition held. Fails if that takes too long."""
     began = time.monotonic()
     while not condition():

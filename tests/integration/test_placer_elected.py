@@ -41,7 +41,7 @@ from outrider.registry.services import register_node_check
 
 pytestmark = pytest.mark.integration
 NAMES = ("h1", "h2", "h3")
-WITHIN_S = 15.0
+WITHIN_S = 30.0
 
 
 class Fleet:

@@ -16,11 +16,15 @@ from outrider.failover.desk import Desk
 from outrider.failover.election import Election
 from outrider.failover.placer import LOST_S, Picture
 from outrider.fleet.spec import Agent, Host
+from outrider.migration.backup.model import Backup, Manifest, Proof, Subject
+from outrider.migration.backup.record import known_everywhere, publish
 from outrider.registry.client import Consul, connect
 from outrider.registry.kv import Change, get_doc, put_docs
 from outrider.registry.layout import (
+    BACKUPS,
     FLEET,
     HOSTS,
+    MIGRATIONS,
     PLACEMENT,
     PLACER_LOCK,
     RUN_LOCK,
@@ -54,10 +58,10 @@ def host(guarded: ConsulServer, *, placer: bool) -> Consul:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined)
     rules = environment.get_template("host_policy.hcl.j2").render(
         consul_node_name="local",
-        consul_read_prefixes=["outrider/fleet/", "outrider/placement/", "outrider/hosts/", "outrider/locks/"],
-        consul_write_prefixes=["outrider/placement/", "outrider/hosts/"] if placer else [],
+        consul_read_prefixes=[FLEET, PLACEMENT, HOSTS, MIGRATIONS, BACKUPS, "outrider/locks/"],
+        consul_write_prefixes=[PLACEMENT, HOSTS, MIGRATIONS] if placer else [],
         consul_services=["outrider-shim"],
-        consul_write_keys=["outrider/locks/placer"] if placer else ["outrider/placement/A"],
+        consul_write_keys=["outrider/backups/A", "outrider/locks/placer" if placer else "outrider/placement/A"],
     )
     name = f"host-{placer}"
     guarded.client.put("/v1/acl/policy", msgspec.json.encode({"Name": name, "Rules": rules}))
@@ -107,3 +111,17 @@ def test_another_hosts_shim_may_do_neither(fleet: ConsulServer) -> None:
             put_docs(mine, [Change(key, None, index)])
     sessions = msgspec.json.decode(fleet.client.get("/v1/session/list").body)
     assert sessions == []
+
+
+def test_a_host_may_say_which_backups_it_has_of_its_agents_and_of_no_others(fleet: ConsulServer) -> None:
+    mine = host(fleet, placer=False)
+    subject = Subject("state", "local", "lab", "A", "A-1")
+    manifest = Manifest(subject, 1.0, (), 0, 0, "", "t")
+    backup = Backup("A-1.state.x", manifest, Proof("A-1.state.x", 5.0, 0.1, ()))
+    assert publish(mine, "A", "local", [backup])
+    assert not publish(mine, "A", "local", [backup])
+    assert publish(mine, "A", "other", [msgspec.structs.replace(backup, proof=None)]) is False
+    assert [known.level for known in known_everywhere(mine)] == ["state/A-1"]
+    for agent in ("B", ""):
+        with pytest.raises(ConsulDenied):
+            publish(mine, agent, "local", [backup])

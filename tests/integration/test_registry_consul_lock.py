@@ -14,7 +14,7 @@ from outrider.errors import ConsulUnreachable, Locked
 from outrider.registry.client import connect
 from outrider.registry.lock import RunLock
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 @pytest.fixture

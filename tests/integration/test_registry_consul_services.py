@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from outrider.registry import services
 from outrider.registry.services import CheckState, NotRegistered, Service
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 @pytest.fixture

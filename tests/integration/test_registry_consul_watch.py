@@ -14,7 +14,7 @@ from outrider.registry.client import Reply
 from outrider.registry.kv import decode_docs
 from outrider.registry.watch import Contact, Watch
 
-WITHIN_S = 15.0
+WITHIN_S = 30.0
 
 
 class Seen:

@@ -50,7 +50,7 @@ class Running:
         self.process.wait()
 
 
-def eventually(find: Callable[[], Any], log: Path, within_s: float = 20) -> Any:
+def eventually(find: Callable[[], Any], log: Path, within_s: float = 60) -> Any:
     """What `find` returns, once that is true."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:

@@ -25,7 +25,7 @@ from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.records import Entry, Instance
 
 AGENTS = Path(__file__).parents[2] / "examples" / "agents"
-START_S = 20.0
+START_S = 60.0
 
 
 class Process:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket as socketlib
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from outrider.calls.channel import open_channel
 from outrider.calls.endpoint import socket_path
@@ -150,6 +152,25 @@ def test_after_a_pre_copy_only_what_changed_moves_and_until_then_nothing_is_repl
     assert third.bytes < CHUNK
     assert pair.call(source, "known") == [1, 2]
     assert pair.content("Ledger-1") == pair.content("Ledger-2")
+
+
+def a_free_port() -> int:
+    with socketlib.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_between_hosts_a_state_goes_by_tcp(pair: Pair) -> None:
+    """Also where a socket of the same name is at hand: an instance that moves has its name on both hosts."""
+    ends = []
+    for name, host in (("Ledger-1", "one"), ("Ledger-2", "two")):
+        port = a_free_port()
+        made = pair.start(name, size=CHUNK, OUTRIDER_PORT_CALL=str(port), OUTRIDER_HOST=host)
+        socket_path(pair.runtime, name).unlink()
+        socket_path(pair.runtime, name).touch()  # who connects to it instead fails
+        ends.append(replace(made, host=host, port=port, ports={"call": port}))
+    asyncio.run(move(Way(KEY, pair.runtime, host="elsewhere"), *ends, 10.0))
+    assert pair.content("Ledger-2") == pair.content("Ledger-1")
 
 
 def test_a_move_is_no_call_of_the_agent_and_calls_are_counted(pair: Pair) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -16,12 +17,13 @@ from outrider.cli.migration_plan_view import plans_lines
 from outrider.cli.migration_view import News, lines_of, list_table, screen
 from outrider.cli.output import console, count, print_json
 from outrider.cli.parser import UsageError
-from outrider.errors import EXIT_FAILED, ConsulUnreachable, OutriderError
+from outrider.errors import EXIT_FAILED, ConsulDenied, ConsulUnreachable, OutriderError
 from outrider.host.shim_client import ShimClient
 from outrider.migration.staged.preview import PlansReport
-from outrider.migration.staged.records import OUTCOMES, Policy
+from outrider.migration.staged.records import OUTCOMES, Given
 from outrider.migration.staged.report import MigrationReport, MigrationsReport
 
+T = TypeVar("T")
 POLL_S = 0.1
 REFRESH_S = 0.25
 PATIENCE_S = 60.0  # a shim that is restarted, or Consul's election, ends no watching
@@ -93,7 +95,7 @@ def steer(args: argparse.Namespace) -> int:
     if args.verb == "resolve":
         query["resolution"] = args.resolution
     path = f"/v1/migrations/{quote(args.id, safe='')}/{args.verb}?{urlencode(query)}"
-    report = ShimClient(args.runtime).post(path, MigrationReport)
+    report = _post(args, path, MigrationReport)
     if args.json:
         print_json(report)
     else:
@@ -120,12 +122,20 @@ def _post_plan(args: argparse.Namespace, *, dry: bool) -> PlansReport:
     if not args.agents and not args.leave:
         raise UsageError("name agents, or a host to leave", hint=f"outrider migrate {args.verb} AGENT --to HOST")
     query = {"agents": ",".join(args.agents), "leave": args.leave, "to": args.to, "source": args.instance,
-             "why": args.why, "by": who()}  # fmt: skip
+             "override": args.override, "why": args.why, "by": who()}  # fmt: skip
     given = {name: value for name in POLICY if (value := getattr(args, name)) is not None}
     if given:
-        query["policy"] = msgspec.json.encode(msgspec.convert(given, Policy)).decode()
+        query["policy"] = msgspec.json.encode(msgspec.convert(given, Given)).decode()
     path = "/v1/migration-plans?" + urlencode({key: value for key, value in query.items() if value})
-    return ShimClient(args.runtime).post(path + ("&dry=" if dry else ""), PlansReport)
+    return _post(args, path + ("&dry=" if dry else ""), PlansReport)
+
+
+def _post(args: argparse.Namespace, path: str, kind: type[T]) -> T:
+    try:
+        return ShimClient(args.runtime).post(path, kind)
+    except ConsulDenied as error:
+        hint = "only shims of Consul's servers may write what migrations take: do it on one of those hosts"
+        raise ConsulDenied(error.message, hint=hint) from error
 
 
 def _words(args: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from outrider.cli.migration_plan_view import columns, move_of
@@ -115,7 +116,7 @@ def _steps(report: MigrationReport) -> list[str]:
     """The steps that were begun, each with what came of it; the journal notes that with what follows."""
     marks = [row for row in report.rows if row.phase or row.what in ENDS]
     steps: list[tuple[str, ...]] = []
-    for row, after in zip(marks, (*marks[1:], None), strict=True):
+    for row, after in zip_longest(marks, marks[1:]):
         if row.phase:
             until = after.at if after else _time(report)
             came = after.said if after else "now"

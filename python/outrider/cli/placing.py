@@ -75,7 +75,8 @@ def _show_one(found: Explanation) -> None:
     if found.failback_s is None:
         print("once moved, it stays where it is: the fleet file gives it no failback_s")
     else:
-        print(f"once moved, it goes home when its host has been well for {found.failback_s:g} s")
+        when = f", between {found.failback_window} UTC" if found.failback_window else ""
+        print(f"once moved, it goes home when its host has been well for {found.failback_s:g} s{when}")
 
 
 def sentence(fate: IfLost) -> str:

@@ -23,6 +23,8 @@ def risk(args: argparse.Namespace) -> int:
     """One agent whole, or a line each. Exit code 1 if the one may not be moved."""
     if not args.name and (args.source or args.new or args.readable is not None):
         raise UsageError("--source, --new and --readable are about one agent", hint="outrider risk AGENT --source DIR")
+    if args.prometheus and (args.fleet or args.inventory):
+        raise UsageError("--prometheus knows what runs, --fleet and -i are for what need not", hint="leave one out")
     found = _ask(args)
     if args.json:
         print_json(found[0] if args.name else found)

@@ -19,7 +19,7 @@ from outrider.daemon.listener import Listener
 from outrider.daemon.migration_api import add_migrations
 from outrider.daemon.migration_plans import add_migration_plans
 from outrider.daemon.placing import add_placing
-from outrider.errors import ConsulUnreachable, HostError, OutriderError, UnknownAgent, UnknownMigration
+from outrider.errors import ConsulDenied, ConsulUnreachable, HostError, OutriderError, UnknownAgent, UnknownMigration
 from outrider.host.logs import follow, tail
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def _errors(
 
 
 def _status_of(error: OutriderError) -> int:
-    statuses = {_BadQuery: 400, UnknownAgent: 404, UnknownMigration: 404, ConsulUnreachable: 503}
+    statuses = {_BadQuery: 400, UnknownAgent: 404, UnknownMigration: 404, ConsulDenied: 403, ConsulUnreachable: 503}
     return next((status for kind, status in statuses.items() if isinstance(error, kind)), 409)
 
 

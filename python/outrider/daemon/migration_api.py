@@ -13,8 +13,7 @@ from aiohttp import web
 
 from outrider.errors import MigrationRefused
 from outrider.migration.staged.desk import Desk
-from outrider.migration.staged.plan import Ask
-from outrider.migration.staged.records import Journal, Policy, Resolution
+from outrider.migration.staged.records import Journal, Resolution
 from outrider.migration.staged.report import MigrationReport, MigrationsReport, report_of
 
 if TYPE_CHECKING:
@@ -36,14 +35,6 @@ def add_migrations(app: web.Application, key: web.AppKey[Shim]) -> None:
         shim = request.app[key]
         return _json(_report(shim, await _thread(partial(Desk(shim.consul).get, request.match_info["id"]))))
 
-    async def plan(request: web.Request) -> web.Response:
-        """With `?dry` nothing is written."""
-        shim, desk = request.app[key], Desk(request.app[key].consul)
-        planned = await _thread(partial(desk.plan, _ask(request)))
-        if "dry" not in request.query:
-            await _thread(partial(desk.create, [planned]))
-        return _json(_report(shim, Journal(planned.spec)))
-
     async def steer(request: web.Request) -> web.Response:
         shim, query, name = request.app[key], request.query, request.match_info["id"]
         by, said = query.get("by", ""), query.get("said", "")
@@ -59,26 +50,12 @@ def add_migrations(app: web.Application, key: web.AppKey[Shim]) -> None:
         return _json(_report(shim, await _thread(ways[request.match_info["action"]])))
 
     app.router.add_get("/v1/migrations", several)
-    app.router.add_post("/v1/migrations", plan)
     app.router.add_get("/v1/migrations/{id}", one)
     app.router.add_post("/v1/migrations/{id}/{action:approve|pause|resume|rollback|resolve}", steer)
 
 
 def _report(shim: Shim, journal: Journal) -> MigrationReport:
     return report_of(journal, time.time(), shim.migrations.waits.get(journal.id))
-
-
-def _ask(request: web.Request) -> Ask:
-    """From the query. Raises MigrationRefused for a value that is not allowed."""
-    query = dict(request.query)
-    query.pop("dry", None)
-    policy = query.pop("policy", "")
-    after = tuple(filter(None, query.pop("after", "").split(",")))
-    try:
-        ask = msgspec.convert({**query, "after": after}, Ask, strict=False)
-        return msgspec.structs.replace(ask, policy=msgspec.json.decode(policy, type=Policy) if policy else None)
-    except msgspec.MsgspecError as error:
-        raise MigrationRefused([f"the question cannot be understood: {error}"]) from error
 
 
 def _resolution(text: str) -> Resolution:

@@ -12,9 +12,11 @@ from aiohttp import web
 
 from outrider.daemon.migration_eyes import Eyes
 from outrider.errors import MigrationRefused
+from outrider.host.shim_client import ShimClient
 from outrider.migration.staged.ask import Plan, Wish, create, plans
+from outrider.migration.staged.by_risk import by_risk
 from outrider.migration.staged.preview import PlansReport, Traffic, report
-from outrider.migration.staged.records import Policy
+from outrider.migration.staged.records import Given
 
 if TYPE_CHECKING:
     from outrider.daemon.shim import Shim
@@ -26,9 +28,11 @@ def add_migration_plans(app: web.Application, key: web.AppKey[Shim]) -> None:
     """Add the route. `key`: where the app keeps the shim."""
 
     async def plan(request: web.Request) -> web.Response:
-        """`?agents=A,B&leave=HOST&to=HOST&source=INSTANCE&policy=JSON&by=&why=`; with `dry` nothing is written."""
+        """`?agents=A,B&leave=HOST&to=HOST&source=INSTANCE&policy=JSON&override=&by=&why=`; `dry`: writes nothing."""
         shim, wish, dry = request.app[key], _wish(request), "dry" in request.query
-        found = await asyncio.to_thread(partial(plans, shim.consul, wish))
+        # It asks this shim too, on its socket: the event loop must not wait for it.
+        policy = by_risk(shim.consul, ShimClient(shim.config.runtime_dir), shim.config.releases)
+        found = await asyncio.to_thread(partial(plans, shim.consul, wish, policy=policy))
         traffic = await _traffic(shim, found) if dry else None
         if not dry:
             await asyncio.to_thread(partial(create, shim.consul, found))
@@ -45,7 +49,7 @@ def _wish(request: web.Request) -> Wish:
     agents = tuple(filter(None, query.pop("agents", "").split(",")))
     policy = query.pop("policy", "")
     try:
-        judged = msgspec.json.decode(policy, type=Policy) if policy else None
+        judged = msgspec.json.decode(policy, type=Given) if policy else Given()
         return msgspec.convert({**query, "agents": agents, "policy": judged}, Wish)
     except msgspec.MsgspecError as error:
         raise MigrationRefused([f"the question cannot be understood: {error}"]) from error

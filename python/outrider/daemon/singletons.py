@@ -10,7 +10,7 @@ from outrider.discovery.records import Entry, Instance, Role
 from outrider.failover.confirm import Confirming
 from outrider.failover.failsafe import Failsafe
 from outrider.failover.keeper import LeaseKeeper
-from outrider.failover.rules import STOP_S
+from outrider.failover.rules import release_after_s
 from outrider.fleet.effective import is_fenced, may_run_on
 from outrider.fleet.spec import Agent, Host
 from outrider.host.config import Config
@@ -103,13 +103,13 @@ class Singletons:
             self.handovers.follow(local, placement)
             return
         if not alive:
-            # What it left behind is ended by the time that others get its lease, and knows of none.
-            keeper.give_up(agent, instance, local.detail, after_s=STOP_S if cold else 0.0)
+            # What it left behind knows of no lease, and is being ended.
+            keeper.give_up(agent, instance, local.detail, after_s=release_after_s(ended=not cold))
         elif local.status == "stopped":
             keeper.close(agent, instance)
         elif local.detail.startswith(SUSPICION) and not cold and self._stood_by(agent, instance):
             # It lives, and may be at work: the next one waits until it has stopped.
-            keeper.give_up(agent, instance, local.detail, after_s=STOP_S)
+            keeper.give_up(agent, instance, local.detail, after_s=release_after_s(ended=False))
 
     def _obey_hold(self, agent: str, instance: str, held: str) -> None:
         """What is held takes no work, whoever still knows its address."""

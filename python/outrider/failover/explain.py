@@ -65,6 +65,7 @@ class Explanation(Struct, frozen=True):
     hosts: tuple[HostRow, ...]
     if_lost: tuple[IfLost, ...]
     failback_s: float | None = None
+    failback_window: str | None = None
 
 
 class Left(Struct, frozen=True):
@@ -119,7 +120,8 @@ def explain(picture: Picture, name: str) -> Explanation:
         hosts.append(_host_row(room, "" if "" in lacks else lacks[0] if lacks else f"is not among the hosts of {name}"))
     running = [placed for placed in picture.placements[name].instances if placed.state == "run"]
     fates = tuple(_fate(picture, name, placed) for placed in running)
-    return Explanation(name, agent.mode, tuple(_rows(picture, name)), tuple(hosts), fates, agent.failback_s)
+    rows = tuple(_rows(picture, name))
+    return Explanation(name, agent.mode, rows, tuple(hosts), fates, agent.failback_s, agent.failback_window)
 
 
 def _host_row(room: Room, lacks: str) -> HostRow:

@@ -124,7 +124,7 @@ class Placer:
             self._settled()
             return
         leases = {name: lease.doc for name, lease in self._leases().items()}
-        picture = self.sight.picture(view, now, self._starting, leases)
+        picture = self.sight.picture(view, now, self._starting, leases, self._wall())
         foreseen = decide(picture)
         if any(decision.target for decision in foreseen.made):
             outcome = await loop.run_in_executor(self._executor, self._desk.work, picture, self._election.guard)

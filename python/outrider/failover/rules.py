@@ -126,6 +126,11 @@ def _rank(candidate: Candidate, doc: LeaseDoc) -> int:
     return waiting.index(own) if own in waiting else len(waiting)
 
 
+def release_after_s(*, ended: bool) -> float:
+    """How long after the end of a lease that is given up others may have it. `ended`: nothing is left of its holder."""
+    return 0.0 if ended else STOP_S
+
+
 def next_epoch(candidate: Candidate, lease: Lease | None, unix_ms: int) -> int:
     """Higher than any before, also where Consul was restored from an old copy or a clock was put back."""
     return max((lease.doc.epoch if lease else 0) + 1, candidate.seen_epoch + 1, unix_ms)

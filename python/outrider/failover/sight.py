@@ -45,7 +45,12 @@ class Sight:
         self.passing = _kept(self.passing, _passing(view), now)
 
     def picture(
-        self, view: View, now: float, starting: Iterable[Spot] = (), leases: Mapping[str, LeaseDoc] | None = None
+        self,
+        view: View,
+        now: float,
+        starting: Iterable[Spot] = (),
+        leases: Mapping[str, LeaseDoc] | None = None,
+        wall: float = 0.0,
     ) -> Picture:
         """What decisions follow from."""
         return Picture(
@@ -59,6 +64,7 @@ class Sight:
             passing=dict(self.passing),
             starting=frozenset(starting) - self.passing.keys(),
             leases=leases or {},
+            wall=wall,
         )
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from outrider.errors import ConsulUnreachable, OutriderError, ShimUnreachable, UnknownAgent
+from outrider.errors import ConsulDenied, ConsulUnreachable, OutriderError, ShimUnreachable, UnknownAgent
 
 T = TypeVar("T")
 
@@ -86,5 +86,5 @@ def _error(status: int, body: bytes) -> OutriderError:
         failure = msgspec.json.decode(body, type=_Failure)
     except msgspec.MsgspecError:
         return OutriderError(f"the shim answers with {status}: {body.decode(errors='replace')[:200]}")
-    kinds: dict[int, type[OutriderError]] = {404: UnknownAgent, 503: ConsulUnreachable}
+    kinds: dict[int, type[OutriderError]] = {403: ConsulDenied, 404: UnknownAgent, 503: ConsulUnreachable}
     return kinds.get(status, OutriderError)(failure.error, hint=failure.hint)

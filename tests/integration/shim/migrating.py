@@ -14,9 +14,9 @@ import msgspec
 
 from integration.shim.under_load import UnderLoad
 from outrider.fleet.spec import Agent, Host
+from outrider.migration.staged.ask import Plan, Wish, create, plans
 from outrider.migration.staged.desk import Desk
-from outrider.migration.staged.plan import Ask
-from outrider.migration.staged.records import Policy
+from outrider.migration.staged.records import Given
 from outrider.migration.staged.report import MigrationReport
 from outrider.registry import kv
 from outrider.registry.layout import HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from integration.shim.shim_host import ShimHost
 
 LEDGER = Path(__file__).parents[1] / "ledger_agent.py"
-QUICK = Policy(canary=0.2, canary_s=0.5, verify_s=1.0, undecided="accept")
+QUICK = Given(canary=0.2, canary_s=0.5, verify_s=1.0, undecided="accept")
 ENDED = ("finalised", "rolled_back", "cancelled", "held")
 
 
@@ -52,11 +52,12 @@ class Fleet:
         self.host.docs["Ledger"] = (AgentDoc("Ledger", "test", agent, "v1"), placement)
         self.host.write()
 
-    def ask(self, agent: Agent, policy: Policy = QUICK, source: str = "Ledger-1") -> Ask:
-        return Ask("Ledger", "test", source=source, doc=AgentDoc("Ledger", "test", agent, "v2"), policy=policy)
+    def plan(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1") -> list[Plan]:
+        docs = {"Ledger": AgentDoc("Ledger", "test", agent, "v2")}
+        return plans(self.host.consul.client, Wish("test", ("Ledger",), source=source, docs=docs, policy=policy))
 
-    def migrate(self, agent: Agent, policy: Policy = QUICK, source: str = "Ledger-1") -> str:
-        return self.desk.create([self.desk.plan(self.ask(agent, policy, source))])[0].id
+    def migrate(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1") -> str:
+        return create(self.host.consul.client, self.plan(agent, policy, source))[0].id
 
     def report(self, migration: str) -> MigrationReport:
         return msgspec.json.decode(self.host.request("GET", f"/v1/migrations/{migration}"), type=MigrationReport)

@@ -149,7 +149,7 @@ class ShimHost:
         assert report.pid
         return report.pid
 
-    def wait(self, what: Callable[[], T], within_s: float = 25.0) -> T:
+    def wait(self, what: Callable[[], T], within_s: float = 60.0) -> T:
         """What `what` returns, once it is true."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:

@@ -13,7 +13,7 @@ import pytest
 
 from integration.shim.migrating import QUICK, Fleet, adding, ledger, serving
 from integration.shim.under_load import UnderLoad
-from outrider.migration.staged.records import Policy
+from outrider.migration.staged.records import Given
 
 if TYPE_CHECKING:
     pass
@@ -121,7 +121,7 @@ def test_a_new_one_that_dies_with_what_it_accepted_is_revived_and_gives_it_back(
 ) -> None:
     fleet.place(ledger("singleton"))
     serving(fleet, call)
-    long = Policy(verify_s=600.0, undecided="hold")
+    long = Given(verify_s=600.0, undecided="hold")
     migration = fleet.migrate(ledger("singleton", MARK="new"), long)
     fleet.host.wait(lambda: fleet.report(migration).phase == "verify")
     assert call("add", {"number": 7})["instance"] == "Ledger-2"

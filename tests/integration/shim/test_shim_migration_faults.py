@@ -22,14 +22,15 @@ from outrider.calls.state_folder import CHUNK
 from outrider.errors import FleetError, MigrationRefused
 from outrider.fleet.spec import Agent
 from outrider.migration.publication import Target, publish
-from outrider.migration.staged.records import Policy
+from outrider.migration.staged.ask import create
+from outrider.migration.staged.records import Given
 from outrider.registry.kv import get_doc
 from outrider.registry.layout import FLEET, MIGRATIONS, PLACEMENT, AgentDoc
 
 pytest_plugins = ("integration.shim.shim_host",)
 
 Direction = Literal["forward", "back"]
-LONG = Policy(canary_s=0.3, verify_s=600.0)
+LONG = Given(canary_s=0.3, verify_s=600.0)
 END_S = 180.0
 FORWARD = {
     "replicated": ["start", "canary", "shift", "verify"],
@@ -116,10 +117,10 @@ def test_a_driver_that_is_killed_before_and_after_each_entry_goes_on(
 def test_of_two_operators_one_is_told_which_migration_there_is(fleet: Fleet, call: Callable[..., Any]) -> None:
     fleet.place(ledger("singleton"))
     serving(fleet, call)
-    plans = [fleet.desk.plan(fleet.ask(ledger("singleton", MARK=mark))) for mark in ("one", "other")]
-    first = fleet.desk.create([plans[0]])[0].id
+    one, other = (fleet.plan(ledger("singleton", MARK=mark)) for mark in ("one", "other"))
+    first = create(fleet.host.consul.client, one)[0].id
     with pytest.raises(MigrationRefused, match=f"Ledger is to be moved by migration {first}, of test"):
-        fleet.desk.create([plans[1]])
+        create(fleet.host.consul.client, other)
     fleet.host.wait(lambda: fleet.placed().migration == first)
     with pytest.raises(MigrationRefused, match=f"Ledger is being moved already, by migration {first}"):
         fleet.migrate(ledger("singleton", MARK="other"))

@@ -46,7 +46,7 @@ def started(host: ShimHost, port: int) -> Peers:
     return Peers("other", KEY, "127.0.0.2", port, lambda: {"local": SHIM}, lambda: None)
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> float:
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> float:
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < timeout_s

@@ -92,6 +92,13 @@ def test_new_code_is_compared_with_the_present_one(folder: Path, capsys: pytest.
     assert "A6" in [each["key"] for each in blind["contributions"] if not each["measured"]]
 
 
+def test_without_an_inventory_nothing_is_known_of_hosts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "hosts.yml").unlink()
+    _, found = ask(capsys, "Web", "--fleet", folder / "fleet.yml")
+    room = next(each for each in found["contributions"] if each["key"] == "L7")
+    assert (room["measured"], room["evidence"]) == (False, "no hosts are known: name an inventory")
+
+
 def test_source_names_the_code_of_one_agent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, found = ask(capsys, "Web", "--fleet", folder, "--source", folder / "next")
     assert next(each for each in found["contributions"] if each["key"] == "L5")["evidence"].startswith("2 files")
@@ -105,6 +112,7 @@ def test_source_names_the_code_of_one_agent(folder: Path, capsys: pytest.Capture
     [
         (("--source", "x"), 2, "are about one agent"),
         (("--no-readable",), 2, "are about one agent"),
+        (("--prometheus", "http://x"), 2, "knows what runs"),
         (("Wbe",), 1, "no agent Wbe"),
         (("Web", "--to", "three"), 1, "no host three"),
         (("Web", "--new", "gone"), 1, "No such file"),

@@ -1,7 +1,7 @@
 """A world in which leases are taken and lost: simulated Consul and hosts, the real rules, one clock, a seed.
 
 Every host runs the decisions of outrider.failover.rules; what is simulated is what surrounds them: a Consul that ends
-sessions, delays locks, may be cut off from a host or lose its data; questions between hosts; hosts that stand still.
+sessions, delays locks, may be cut off from a host or lose its data; questions between hosts; shims that stand still.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from msgspec.structs import replace
 
 from outrider.failover import rules
 from outrider.failover.rules import Candidate, may_promise, take_at, taken
+from outrider.host.deadman import left_ns
 from outrider.registry.leases import LOCK_DELAY_S, Lease, LeaseDoc, Member
 
 STEP_S = 0.05
 EPS_S = 0.001
 DETECT_S = 0.2  # after a host is cut off, Consul ends its session at the soonest
+STALE_S = 0.5  # for so long a leader that is cut off answers what does not ask it to make sure
+TTL_S = 3.0  # after a shim's last sign Consul ends its session; less than in life, so that it happens
+CONSISTENT = True  # how leases are confirmed
 AGENT = "Counter"
 
 
@@ -71,10 +75,19 @@ class Host(Struct):
     members: tuple[Member, ...] = ()
     stop_at: float = -math.inf
     state: int = 0  # the writes that its state has
+    answered_until: float = -math.inf
+    renewed_at: float = 0.0
+    release_at: float = math.inf
 
     def works(self, now: float) -> bool:
-        """Whether its process is at work; one that has just lost its lease may need some time to stop."""
-        return now < self.until + rules.STOP_S - EPS_S if self.epoch else now < self.stop_at
+        """Whether its process is at work; one that has just lost its lease may need some time to stop.
+
+        It reads the lease, or its dead-man does: neither asks the shim, which may stand still.
+        """
+        if self.epoch:
+            deadline_s = self.until + rules.STOP_S - EPS_S
+            return left_ns(self.epoch, self.epoch, int(deadline_s * 1e9), int(now * 1e9)) > 0
+        return now < self.stop_at
 
     def lose(self, now: float) -> None:
         """Its lease is over."""
@@ -139,27 +152,24 @@ class World:
         """One fault or its end."""
         host = self.rng.choice(list(self.hosts.values()))
         happenings = [
-            "cut",
-            "cut",
-            "join",
-            "join",
-            "die",
-            "live",
-            "peers cut",
-            "peers join",
-            "wipe",
-            "restore",
-            "expire",
+            *("cut", "cut", "join", "join", "join", "die", "live", "hang", "pause", "cut leader", "cut leader"),
+            *("peers cut", "peers join", "wipe", "restore", "expire"),
         ]
         # An agent with state moves by handing over, and not because its host is lost.
         happenings += ["hand over", "hand over", "finalise"] if self.with_state else ["move"]
         match self.rng.choice(happenings):
             case "cut":
                 host.connected, host.cut_at = False, self.now
+            case "cut leader":  # with the host, which it still answers while the others end its session
+                host.connected, host.cut_at, host.answered_until = False, self.now, self.now + STALE_S
+                if host.session:
+                    self.consul.end(host.session, self.now)
             case "join":
                 host.connected, host.cut_at = True, math.inf
             case "die":
                 self.give_up(host)
+            case "hang" if host.epoch:
+                self.take_away(host)
             case "live":
                 host.candidate.ready = any(member.host == host.name for member in self.placed)
             case "peers cut":
@@ -176,7 +186,7 @@ class World:
             case "expire" if host.session:
                 self.consul.end(host.session, self.now)
             case "pause":
-                host.paused_until = self.now + self.rng.uniform(0.1, 4.0)
+                host.paused_until = self.now + self.rng.uniform(0.1, 12.0)
             case "move":
                 self.move()
             case "hand over":
@@ -189,6 +199,16 @@ class World:
         host.candidate.ready = False
         host.epoch, host.until, host.stop_at = 0, -math.inf, -math.inf
         host.candidate.own_until = -math.inf
+        self._release(host)
+
+    def take_away(self, host: Host) -> None:
+        """Its process does not answer, but may be at work until it has stopped."""
+        host.lose(self.now)
+        host.candidate.ready, host.candidate.own_until = False, -math.inf
+        host.release_at = self.now + rules.release_after_s(ended=False)
+
+    def _release(self, host: Host) -> None:
+        host.release_at = math.inf
         lease = self.consul.lease
         if host.connected and lease and host.session and lease.session == host.session:
             self.consul.write(replace(lease.doc, state="released"), "")
@@ -247,12 +267,16 @@ class World:
     def _consul_notices(self) -> None:
         for host in self.hosts.values():
             lost = not host.connected and self.now - host.cut_at > DETECT_S
+            lost = lost or (self.now - host.renewed_at > TTL_S)
             if lost and host.session in self.consul.sessions and self.rng.random() < 0.2:
                 self.consul.end(host.session, self.now)
 
     def _act(self, host: Host) -> None:
         candidate = host.candidate
+        if self.now >= host.release_at:
+            self._release(host)
         if host.connected:
+            host.renewed_at = self.now
             if host.session not in self.consul.sessions:
                 host.session = f"{host.name}-{self.rng.random()}"
                 self.consul.sessions.add(host.session)
@@ -293,6 +317,9 @@ class World:
                 host.confirmed_at = self.now
             else:
                 host.lose(self.now)  # Consul says so: its process is told at once
+            return
+        if not CONSISTENT and self.now < host.answered_until:
+            host.until = host.candidate.own_until = self.now + rules.LEASE_S
             return
         others = [self.hosts[member.host] for member in host.members if member.host != host.name]
         if not others or self.now - host.confirmed_at > rules.FAILSAFE_S:

@@ -216,18 +216,34 @@ def members_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "_last_doc", lambda _, lease: lease.doc if lease else None)
 
 
-@pytest.mark.parametrize(
-    "without",
-    [
-        longer_lease,
-        no_patience,
-        anybody_is_a_member,
-        members_forgotten,
-        epochs_of_consul_alone,
-        promises_not_kept,
-        promises_without_time_to_stop,
-    ],
-)
+def released_while_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "release_after_s", lambda *, ended: 0.0)
+
+
+def reads_that_are_not_consistent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "CONSISTENT", False)
+
+
+def no_dead_man(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but its shim ends a process."""
+    monkeypatch.setattr(simulation, "left_ns", lambda *_: 1)
+
+
+GUARDS = {
+    "order of release": released_while_at_work,
+    "lease length": longer_lease,
+    "consistent read": reads_that_are_not_consistent,
+    "patience": no_patience,
+    "members": anybody_is_a_member,
+    "members, also when Consul lost them": members_forgotten,
+    "epoch": epochs_of_consul_alone,
+    "promises": promises_not_kept,
+    "promises, with the time to stop": promises_without_time_to_stop,
+    "dead-man": no_dead_man,
+}
+
+
+@pytest.mark.parametrize("without", GUARDS.values(), ids=GUARDS.keys())
 def test_without_any_one_rule_there_are(
     without: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

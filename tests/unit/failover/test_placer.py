@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -136,7 +138,7 @@ def test_what_returns_flaps_nothing() -> None:
     assert decide(replace(moved, lost={}, well={"a": 0.0})).made == ()
 
 
-def test_with_a_failback_window_it_goes_home_after_it() -> None:
+def test_with_a_time_for_it_it_goes_home_after_that() -> None:
     agents = {"A": Agent(module="x", mode="singleton", failback_s=60.0)}
     away = {"A": [Placed("A-1", "b", "v1", home="a")]}
     assert decide(picture(agents, away, well={"a": NOW - 59})).made == ()
@@ -145,6 +147,34 @@ def test_with_a_failback_window_it_goes_home_after_it() -> None:
     assert (made.target, made.reason) == ("a", "a, its home, has been well for 60 s")
     assert carried_out(seen, (made,)).placements["A"].instances == (Placed("A-1", "a", "v1"),)
     assert decide(drained(seen, "a")).made == ()
+
+
+@pytest.mark.parametrize(
+    ("window", "clock", "goes"),
+    [
+        ("01:00-05:00", "00:59:59", False),
+        ("01:00-05:00", "01:00:00", True),
+        ("01:00-05:00", "04:59:59", True),
+        ("01:00-05:00", "05:00:00", False),
+        ("22:30-05:00", "22:29:59", False),
+        ("22:30-05:00", "22:30:00", True),
+        ("22:30-05:00", "00:00:00", True),
+        ("22:30-05:00", "05:00:00", False),
+        (None, "12:00:00", True),
+    ],
+)
+def test_it_goes_home_in_its_window_of_the_day_alone(window: str | None, clock: str, goes: bool) -> None:
+    agents = {"A": Agent(module="x", failback_s=60.0, failback_window=window)}
+    away = {"A": [Placed("A-1", "b", "v1", home="a")]}
+    wall = datetime.fromisoformat(f"2026-03-29T{clock}+00:00").timestamp()
+    assert bool(decide(picture(agents, away, well={"a": 0.0}, wall=wall)).made) is goes
+
+
+def test_what_has_begun_in_its_window_is_finished_after_it() -> None:
+    agents = {"A": Agent(module="x", failback_s=60.0, failback_window="01:00-05:00")}
+    both = {"A": [Placed("A-1", "b", "v1", home="a"), Placed("A-1", "a", "v1")]}
+    (made,) = decide(picture(agents, both, passing={("A-1", "a"): 0.0}, wall=12 * 3600.0)).made
+    assert (made.how, made.source) == ("drop", "b")
 
 
 def test_a_standby_takes_over_by_itself_and_is_made_good_later() -> None:
@@ -159,11 +189,18 @@ def test_a_standby_takes_over_by_itself_and_is_made_good_later() -> None:
 
 def test_a_singleton_that_nothing_would_stop_is_not_started_a_second_time() -> None:
     """Its host may only be cut off, and the process there knows nothing of leases."""
-    placed = {"A": [Placed("A-1", "a", "v1")]}
-    for ports, target in (({"main": 80}, None), ({"main": 80, "call": 81}, "b")):
-        agents = {"A": Agent(module="x", mode="singleton", ports=ports)}
-        (made,) = decide(picture(agents, placed, lost={"a": LOST})).made
-        assert made.target == target
+    stops: dict[str, Agent] = {
+        "A": Agent(module="x", mode="singleton", ports={"main": 80, "call": 81}),
+        "B": Agent(module="x", mode="singleton", ports={"main": 80}, fence="deadman"),
+        "C": Agent(module="x", mode="singleton", ports={"main": 80}),
+    }
+    targets = {}
+    for name, agent in stops.items():
+        placed = {name: [Placed(f"{name}-1", "a", "v1")]}
+        (made,) = decide(picture({name: agent}, placed, lost={"a": LOST})).made
+        targets[name] = made.target
+    assert targets == {"A": "b", "B": "b", "C": None}
+    assert "nor has a dead-man (`fence: deadman`), so nothing stops it there" in made.reason
 
 
 def test_a_drained_hosts_replica_leaves_only_when_its_successor_is_well() -> None:

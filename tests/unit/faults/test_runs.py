@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from faults import runs
-from faults.injected import ALONE, FAULTS
+from faults.injected import FAULTS
 from faults.observer import Verdict
 from faults.runs import Run, bound, keep, kept, report, spans, table
 from faults.suite import chosen
@@ -24,7 +24,7 @@ def test_each_fault_is_a_seed_of_its_own_and_the_later_seeds_are_pairs() -> None
     assert [chosen(seed) for seed in range(len(names))] == [(name,) for name in names]
     pairs = [chosen(seed) for seed in range(len(names), 400)]
     assert all(len(set(pair)) == 2 for pair in pairs)
-    assert {name for pair in pairs for name in pair} == set(names) - ALONE
+    assert {name for pair in pairs for name in pair} == set(names)
     assert pairs == [chosen(seed) for seed in range(len(names), 400)]
 
 

@@ -234,9 +234,11 @@ def test_state_wants_a_proof_of_its_state(
 
 
 def test_near_the_daily_peak_nothing_is_moved_lightly(world: Published) -> None:
-    for peak, points in ((10.0, 0), (0.6, 2), (None, 2)):
+    for peak, points in ((10.0, 0), (0.6, 2), (0.0, 2), (None, 2)):
         traffic = {"Web": Traffic(0.5, 10, 0, "test", peak_per_s=peak)}
         assert of(ask(world, replace(calm(), traffic=traffic)), "A4").points == points
+    still = {"Web": Traffic(0.0, 10, 0, "test", peak_per_s=0.0)}
+    assert of(ask(world, replace(calm(), traffic=still)), "A4").points == 0
 
 
 def test_a_need_that_is_being_changed_is_seen_in_its_placement(world: Published) -> None:

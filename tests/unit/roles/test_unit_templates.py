@@ -27,6 +27,7 @@ VARIABLES = {
     "outrider_backup_spread_s": 3600,
     "outrider_backup_keep_daily": 7,
     "outrider_backup_keep_weekly": 4,
+    "outrider_calls_tls": True,
     "__outrider_inputs": ["/etc/outrider/outriderd.toml"],
     "__outrider_config_file": "/etc/outrider/outriderd.toml",
 }

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from outrider.errors import BackupError, ConsulError, ConsulUnreachable, OutriderError
@@ -27,6 +26,7 @@ from outrider.migration.backup.running import runs
 from outrider.migration.backup.scratch_consul import find_program
 from outrider.migration.backup.sources import ConfigurationSource, KeysSource, SnapshotSource, Source, StateSource
 from outrider.migration.backup.vault import Vault
+from outrider.registry.address import Address
 from outrider.registry.client import Consul, connect
 
 # The shim's user writes these names, and they become paths that root reads.
@@ -186,7 +186,7 @@ class Desk:
 
     def _sources(self, name: str, levels: Sequence[Level]) -> Iterator[Source | Failed]:
         here = KeptStore(self.config.state_dir).load()
-        here = {key: kept for key, kept in here.items() if _NAME.fullmatch(kept.placed.instance)}
+        here = {k: kept for k, kept in here.items() if _are_names(kept.placed.instance, kept.doc.name)}
         chosen = {key: kept for key, kept in here.items() if name in ("", key, kept.doc.name)}
         if name and not chosen:
             known = ", ".join(sorted(here)) or "none"
@@ -217,12 +217,10 @@ class Desk:
 
     def consul(self) -> Consul:
         """With the token for management where root finds one: on Consul's servers."""
-        address = self.config.consul.address()
         if self._token_file:
-            address = address.with_token_file(self._token_file)
-        elif token := management_token(SERVER_CONFIG):
-            address = msgspec.structs.replace(address, token=token)
-        return connect(address)
+            return connect(self.config.consul.address().with_token_file(self._token_file))
+        secured = self.config.supervisor == "systemd" and self.config.consul.token_file
+        return connect((secured and server_address(SERVER_CONFIG)) or self.config.consul.address())
 
     def _publish(self, agents: set[str]) -> list[str]:
         """Tell the cluster. A backup is one whether others know of it or not: a failure is a warning."""
@@ -238,13 +236,23 @@ class Desk:
         return said
 
 
-def management_token(file: Path) -> str:
-    """The token that a Consul server is configured with, for who may read that; empty where there is none."""
+def server_address(file: Path) -> Address | None:
+    """Where a Consul server answers, with the token for management: by its own configuration, for who may read that.
+
+    Not by the shim's: the shim's user could have written there whom to tell the token.
+    """
     try:
-        tokens = json.loads(file.read_bytes())["acl"]["tokens"]
-        return str(next((tokens[name] for name in ("initial_management", "master") if name in tokens), ""))
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+        settings = json.loads(file.read_bytes())
+        tokens = settings["acl"]["tokens"]
+        token = next(tokens[name] for name in ("initial_management", "master") if name in tokens)
+        port = int(settings.get("ports", {}).get("http", 8500))
+        return Address(settings.get("client_addr", "127.0.0.1"), port, token=token)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+def _are_names(*words: str) -> bool:
+    return all(_NAME.fullmatch(word) for word in words)
 
 
 def _failed(subject: str, level: str, error: OutriderError) -> Failed:

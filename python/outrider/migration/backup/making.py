@@ -69,7 +69,9 @@ def verify(vault: Vault, id: str, self_check: SelfCheck, clock: Clock = time.tim
 
 def unchanged(vault: Vault, manifest: Manifest) -> Backup | None:
     """The last backup of the same, if it counts and the source is as it was then."""
-    same = [backup for backup in vault.all()[0] if backup.subject.same(manifest.subject) and backup.proof]
+    subject = manifest.subject
+    backups, _ = vault.all(f"{subject.name}.{subject.level}.")
+    same = [backup for backup in backups if backup.subject.same(subject) and backup.proof]
     return same[-1] if same and same[-1].manifest.source == manifest.source else None
 
 

@@ -180,10 +180,10 @@ class Vault:
         except OSError as error:
             raise said(error, self.root) from error
 
-    def all(self) -> tuple[list[Backup], list[str]]:
-        """Those that can be read, oldest first, and what is wrong with the others."""
+    def all(self, begins: str = "") -> tuple[list[Backup], list[str]]:
+        """Those that can be read, oldest first, and what is wrong with the others. `begins`: only with such names."""
         found, wrong = [], []
-        for name in self.names():
+        for name in (name for name in self.names() if name.startswith(begins)):
             try:
                 found.append(self.load(name))
             except BackupError as error:

@@ -81,7 +81,7 @@ def _blind(traffic: Traffic) -> Measure:
 def _peak(traffic: Traffic) -> Measure:
     if traffic.peak_per_s is None:
         return Measure(None, "no window is declared, and only Prometheus knows the daily peak (--prometheus)")
-    near = traffic.per_s > PEAK * traffic.peak_per_s and traffic.peak_per_s > 0
+    near = traffic.per_s > PEAK * traffic.peak_per_s
     return Measure(near, f"{traffic.per_s:.1f} calls/s, at most {traffic.peak_per_s:.1f} in the last day")
 
 

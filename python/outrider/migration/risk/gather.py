@@ -18,12 +18,10 @@ from outrider.migration.risk.prometheus import Prometheus
 from outrider.migration.store import ConsulStore
 from outrider.registry.client import Consul, decode
 from outrider.registry.kv import list_docs
-from outrider.registry.layout import SHIM
+from outrider.registry.layout import BACKUPS, MIGRATIONS, SHIM
 from outrider.registry.leases import LEASES, decode_leases
 
 T = TypeVar("T")
-MIGRATIONS = "outrider/migrations/"
-BACKUPS = "outrider/backups/"
 OUTCOME = "/outcome"
 EVENTS = 10_000  # as many as a shim remembers
 SERVES = ("passing", "warning")

@@ -12,7 +12,7 @@ from outrider.errors import MigrationRefused, OutriderError, UnknownAgent
 from outrider.fleet import graph, spec
 from outrider.migration.staged.desk import Desk, Planned, new_id, read_fleet
 from outrider.migration.staged.plan import Ask, Fleet, planned
-from outrider.migration.staged.records import Policy, RiskNote, Spec
+from outrider.migration.staged.records import Given, Policy, RiskNote, Spec
 from outrider.registry.client import Consul
 from outrider.registry.kv import list_docs
 from outrider.registry.layout import FLEET, AgentDoc, Placed
@@ -28,7 +28,7 @@ class Wish(Struct, frozen=True):
     to: the host; by default each stays where it is
     source: the instance, of a single agent
     docs: agents' documents of another version, to be published with their migrations
-    policy: how all are judged; None: as their risk says
+    policy: what is to be otherwise than their risk says; override: why they are done though a gate is not met
     staged: somebody must approve each before its cutover
     """
 
@@ -38,9 +38,10 @@ class Wish(Struct, frozen=True):
     to: str = ""
     source: str = ""
     docs: Mapping[str, AgentDoc] = field(default_factory=dict)
-    policy: Policy | None = None
+    policy: Given = Given()
     why: str = ""
     staged: bool = False
+    override: str = ""
 
 
 class Plan(Struct, frozen=True):
@@ -64,14 +65,7 @@ def plans(
     agents = list_docs(consul, FLEET, AgentDoc)
     fleet = read_fleet(consul, agents)
     indexes = {name: index for name, (_, index) in agents.docs.items()}
-    by_risk = policy or (lambda ask, fleet: (Policy(), None))
-    return arranged(wish, fleet, indexes, wall(), lambda ask, fleet: _judged(by_risk, ask, fleet))
-
-
-def _judged(policy: PolicyOf, ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
-    """By whoever asks, else by its risk."""
-    found, risk = policy(ask, fleet)
-    return ask.policy or found, risk
+    return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, fleet: (Policy(), None)))
 
 
 def create(consul: Consul, found: Sequence[Plan]) -> list[Spec]:
@@ -88,14 +82,15 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     found: list[Plan] = []
     problems: list[str] = []
     well: set[str] = set()
-    now, judged = fleet, _approved(policy) if wish.staged else policy
+    now, judged = fleet, _judged(policy, wish)
     before: tuple[str, ...] = ()
-    for number, wave in enumerate(_waves(fleet, {agent for agent, _ in pairs}), 1):
+    for number, wave in enumerate(_waves({**fleet.agents, **wish.docs}, {agent for agent, _ in pairs}), 1):
         mine: list[Plan] = []
         for agent, source in (pair for name in wave for pair in pairs if pair[0] == name):
             last = next((plan.spec.id for plan in reversed(mine) if plan.spec.agent == agent), None)
             doc = wish.docs.get(agent)
-            ask = Ask(agent, wish.by, source, wish.to, doc, wish.policy, wish.why, (last,) if last else before)
+            after = (last,) if last else before
+            ask = Ask(agent, wish.by, source, wish.to, doc, wish.why, after, wish.override)
             try:
                 plan = _plan(ask, _ended(mine, now, agent), indexes, at, judged, number)
             except MigrationRefused as error:
@@ -114,12 +109,15 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
     return found
 
 
-def _approved(policy: PolicyOf) -> PolicyOf:
-    def more(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
-        found, risk = policy(ask, fleet)
-        return replace(found, approvals=max(1, found.approvals)), risk
+def _judged(by_risk: PolicyOf, wish: Wish) -> PolicyOf:
+    """As its risk says, and otherwise where whoever asks says so."""
 
-    return more
+    def judged(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+        found, risk = by_risk(ask, fleet)
+        found = wish.policy.over(found)
+        return replace(found, approvals=max(1, found.approvals)) if wish.staged else found, risk
+
+    return judged
 
 
 def _hint(well: Sequence[str], wish: Wish) -> str:
@@ -203,8 +201,8 @@ def _leaving(wish: Wish, fleet: Fleet) -> list[tuple[str, str]]:
     return found
 
 
-def _waves(fleet: Fleet, names: set[str]) -> list[tuple[str, ...]]:
-    """The agents of `names` in the order of their needs, over agents in between too."""
-    whole = spec.Fleet("", {name: doc.agent for name, doc in fleet.agents.items()})
+def _waves(agents: Mapping[str, AgentDoc], names: set[str]) -> list[tuple[str, ...]]:
+    """Those of `names` in the order of their needs, as they will be, over agents in between too."""
+    whole = spec.Fleet("", {name: doc.agent for name, doc in agents.items()})
     waves = (tuple(name for name in wave if name in names) for wave in graph.waves(whole))
     return [wave for wave in waves if wave]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
+from outrider.discovery.api import runtime_dir
 from outrider.errors import FleetError, MigrationRefused, OutriderError
+from outrider.host.shim_client import ShimClient
 from outrider.migration.publication import Target
 from outrider.migration.staged.ask import create, plans
+from outrider.migration.staged.by_risk import by_risk
 from outrider.migration.staged.desk import Desk, read_fleet
 from outrider.migration.staged.follow import Followed, State, follow, followed, reached
 from outrider.migration.staged.preview import PlanReport, report
@@ -94,7 +98,7 @@ def _forward(consul: Consul, order: Order, say: Say, *, dry: bool) -> Converged:
         attached = under_way(order, desk.journals()[0], fleet, docs, names)
         left = [name for name in names if name not in {journal.spec.agent for journal in attached}]
         wanted = wish(order, left, docs) if left else None
-    found = plans(consul, wanted) if wanted else []
+    found = plans(consul, wanted, policy=by_risk(consul, ShimClient(Path(runtime_dir())))) if wanted else []
     planned = report(found)
     warm = _warm(consul)
     behind = any(not reached(journal, goal, warm) for journal in attached)

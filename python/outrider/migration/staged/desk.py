@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from outrider.errors import ConsulConflict, MigrationRefused
 from outrider.failover.sight import GOSSIP
 from outrider.migration.staged.journal import append, entry_change, read_all, read_one, spec_change
-from outrider.migration.staged.plan import Ask, Fleet, planned
-from outrider.migration.staged.records import Entry, Journal, Policy, Resolution, RiskNote, Spec, next_entry
+from outrider.migration.staged.plan import Fleet
+from outrider.migration.staged.records import Entry, Journal, Resolution, Spec, next_entry
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul
 from outrider.registry.kv import Change, Docs, list_docs, put_docs
@@ -34,29 +34,11 @@ class Planned(Struct, frozen=True):
 
 
 class Desk:
-    """`policy` says how a migration is judged whose asker does not: from its risk, if that is known."""
+    """What people do to migrations. `wall`: Unix seconds."""
 
-    def __init__(
-        self,
-        consul: Consul,
-        wall: Callable[[], float] = time.time,
-        policy: Callable[[Ask, Fleet], tuple[Policy, RiskNote | None]] | None = None,
-    ) -> None:
+    def __init__(self, consul: Consul, wall: Callable[[], float] = time.time) -> None:
         self._consul = consul
         self._wall = wall
-        self._policy = policy or (lambda ask, fleet: (Policy(), None))
-
-    def plan(self, ask: Ask) -> Planned:
-        """What would be done. Writes nothing. Raises UnknownAgent, MigrationRefused, ConsulError."""
-        agents = list_docs(self._consul, FLEET, AgentDoc)
-        fleet = read_fleet(self._consul, agents)
-        policy, risk = self._policy(ask, fleet)
-        spec = planned(ask, fleet, new_id(self._wall()), self._wall(), ask.policy or policy, risk)
-        old, index = agents.docs[ask.agent]
-        if ask.doc is None or ask.doc.version == old.version:
-            return Planned(spec)
-        before = old.at(spec.source.version) or old
-        return Planned(spec, replace(ask.doc, previous=replace(before, previous=None)), index)
 
     def create(self, plans: list[Planned]) -> list[Spec]:
         """Ask for them: from here on the elected shim carries them out.

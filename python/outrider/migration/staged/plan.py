@@ -36,7 +36,7 @@ class Ask(Struct, frozen=True):
     source: the instance; by default the only one, or the first that is not at the version wanted
     to: the host; by default where the instance is
     doc: the agent's document with another version; None: the one that is published
-    policy: how it is judged; None: as its risk says
+    override: why it is done though a gate is not met
     """
 
     agent: str
@@ -44,9 +44,9 @@ class Ask(Struct, frozen=True):
     source: str = ""
     to: str = ""
     doc: AgentDoc | None = None
-    policy: Policy | None = None
     why: str = ""
     after: tuple[str, ...] = ()
+    override: str = ""
 
 
 def planned(ask: Ask, fleet: Fleet, migration: str, at: float, policy: Policy, risk: RiskNote | None = None) -> Spec:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 Strategy = Literal["replicated", "singleton", "state", "cold"]
 Undecided = Literal["hold", "rollback", "accept"]
@@ -47,6 +48,20 @@ class Policy(Struct, frozen=True, omit_defaults=True):
     verify_s: float = 30.0
     undecided: Undecided = "hold"
     approvals: int = 0
+
+
+class Given(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What somebody says of a policy; the rest is as it was."""
+
+    canary: float | None = None
+    canary_s: float | None = None
+    verify_s: float | None = None
+    undecided: Undecided | None = None
+    approvals: int | None = None
+
+    def over(self, policy: Policy) -> Policy:
+        """The policy with what is given."""
+        return replace(policy, **{name: value for name, value in asdict(self).items() if value is not None})
 
 
 class End(Struct, frozen=True, omit_defaults=True):

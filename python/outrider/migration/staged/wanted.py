@@ -13,7 +13,7 @@ from outrider.errors import MigrationRefused, OutriderError, UnknownAgent
 from outrider.migration.compile import agent_docs, read_definition
 from outrider.migration.staged.ask import Wish
 from outrider.migration.staged.plan import Fleet
-from outrider.migration.staged.records import Journal, Policy, Undecided
+from outrider.migration.staged.records import Given, Journal, Undecided
 from outrider.registry.layout import AgentDoc, Placed
 
 POLICY = ("canary", "canary_s", "verify_s", "undecided", "approvals")
@@ -35,6 +35,7 @@ class Order(Struct, frozen=True):
     verify_s: float | None = None
     undecided: Undecided | None = None
     approvals: int | None = None
+    override: str = ""
     why: str = ""
     wait_s: float = 600.0
     state: Literal["planned", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"] = "finalised"
@@ -119,9 +120,10 @@ def wish(order: Order, names: Sequence[str], docs: Mapping[str, AgentDoc]) -> Wi
         to=order.to or "",
         source=order.instance or "",
         docs={name: docs[name] for name in names if name in docs},
-        policy=Policy(**judged) if judged else None,
+        policy=Given(**judged),
         why=order.why,
         staged=order.state == "staged",
+        override=order.override,
     )
 
 

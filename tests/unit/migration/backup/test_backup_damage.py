@@ -25,11 +25,11 @@ def refused(scene: Scene, id: str) -> str:
     assert damaged.value.hint
     backups, wrong = scene.vault.all()
     assert wrong or not backups[0].proof
+    (scene.state / "notes").write_text("in use")
     for backup in backups:
-        before = (scene.state / "notes").read_text()
         with pytest.raises(BackupDamaged, match=re.escape(id)):
             into_state(scene.vault, backup, scene.state, lambda: False)
-        assert (scene.state / "notes").read_text() == before
+        assert (scene.state / "notes").read_text() == "in use"
         assert sorted(path.name for path in scene.state.parent.iterdir()) == ["A-1"]
         with pytest.raises(BackupDamaged, match=re.escape(id)):
             into_folder(scene.vault, backup, scene.folder / "to")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from outrider.errors import BackupError
 from outrider.migration.backup.checks import self_check
-from outrider.migration.backup.desk import Desk
+from outrider.migration.backup.desk import Desk, server_address
 from outrider.migration.backup.making import PROVED_S, foresee, verify
 from outrider.migration.backup.retention import Keep
 from outrider.migration.backup.running import runs
@@ -152,11 +153,26 @@ def test_without_a_state_folder_the_next_command_is_named(scene: Scene, desk: De
 
 def test_an_instance_whose_name_leads_elsewhere_is_none_of_ours(scene: Scene, desk: Desk) -> None:
     """The shim's user writes what is kept of instances, and root reads it."""
-    placed = msgspec.structs.replace(scene.kept.placed, instance="../../log")
-    path = scene.config.state_dir / "instances" / "B-1.json"
-    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(scene.kept, placed=placed)))
     (scene.folder / "log").mkdir()
+    placed = msgspec.structs.replace(scene.kept.placed, instance="../../log")
+    doc = msgspec.structs.replace(scene.kept.doc, name="../A")
+    for name, kept in (("B-1", {"placed": placed}), ("C-1", {"doc": doc})):
+        path = scene.config.state_dir / "instances" / f"{name}.json"
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(scene.kept, **kept)))
     assert [done.name for done in desk.create("", ["state"]).done] == ["A-1"]
+
+
+def test_the_token_for_management_goes_where_consuls_own_configuration_says(tmp_path: Path) -> None:
+    file = tmp_path / "consul.json"
+    assert server_address(file) is None
+    for text in ("", "{}", "[]", '{"acl": {"tokens": {"agent": "a"}}}'):
+        file.write_text(text)
+        assert server_address(file) is None
+    for name in ("master", "initial_management"):
+        file.write_text(json.dumps({"ports": {"http": 8511}, "acl": {"tokens": {"agent": "a", name: "m"}}}))
+        found = server_address(file)
+        assert found
+        assert (found.host, found.port, found.token) == ("127.0.0.1", 8511, "m")
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_here(desk: Desk) -> None:

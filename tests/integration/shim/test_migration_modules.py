@@ -1,0 +1,136 @@
+"""The modules of migrations, against a real Consul, carried out by a real shim."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from msgspec.structs import replace
+
+from outrider.fleet.spec import Agent, Host, Restart
+from outrider.migration.compile import Definition
+from outrider.migration.staged.journal import read_all
+from outrider.registry import kv
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, PlacementDoc
+
+if TYPE_CHECKING:
+    from integration.shim.shim_host import ShimHost
+
+pytest_plugins = ("integration.shim.shim_host",)
+LIBRARY = Path(__file__).parents[3] / "library"
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def moving(serving: ShimHost) -> ShimHost:
+    """Its agents pass, and Consul knows what its host has."""
+    kv.put_docs(serving.consul.client, [kv.Change(HOSTS + "local", HostDoc(Host("local")), 0)])
+    return serving
+
+
+@pytest.fixture
+def run(moving: ShimHost, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a module as Ansible would, and return what it prints."""
+
+    def call(name: str = "agent_migration", **arguments: Any) -> dict[str, Any]:
+        spec = importlib.util.spec_from_file_location(name, LIBRARY / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        with (
+            patch_module_args({"consul_port": moving.consul.ports["http"], **arguments}),
+            pytest.raises(SystemExit),
+        ):
+            module.main()
+        return dict(json.loads(capsys.readouterr().out))
+
+    return call
+
+
+def definition(**changed: Agent) -> dict[str, Any]:
+    return dict(msgspec.to_builtins(Definition("test", changed, (Host("local"),))))
+
+
+def new(host: ShimHost, **changed: Any) -> Agent:
+    """What its agents are, otherwise."""
+    return replace(host.small, **(changed or {"environment": {"NEW": "1"}}))
+
+
+def placed(host: ShimHost, name: str) -> PlacementDoc:
+    found, _ = kv.get_doc(host.consul.client, PLACEMENT + name, PlacementDoc)
+    assert found
+    return found
+
+
+def test_check_mode_shows_all_and_writes_nothing(moving: ShimHost, run: Run) -> None:
+    wanted = definition(Alpha=new(moving), Beta=new(moving, needs=("Alpha",)))
+    result = run(definition=wanted, approvals=1, _ansible_check_mode=True, _ansible_diff=True)
+    assert result["changed"]
+    assert result["waves"] == [["Alpha"], ["Beta"]]
+    assert [(step["name"], step["approvals"]) for step in result["plans"][0]["steps"]] == [
+        ("start", 0), ("canary", 0), ("shift", 1), ("verify", 0),
+    ]  # fmt: skip
+    assert "Alpha-1 on local, version v1" in result["diff"][0]["before"]
+    assert "Alpha-2 on local" in result["diff"][0]["after"]
+    assert read_all(moving.consul.client).journals == {}
+
+
+def test_a_version_is_staged_cut_over_and_then_is_there(moving: ShimHost, run: Run) -> None:
+    wanted = definition(Alpha=new(moving))
+    staged = run(definition=wanted, state="staged", why="try it")
+    assert staged["changed"]
+    assert [found["state"] for found in staged["migrations"]] == ["running"]
+    moving.wait(lambda: len(placed(moving, "Alpha").instances) == 2)
+    again = run(definition=wanted, state="staged")
+    assert not again["changed"]
+    assert [found["id"] for found in again["migrations"]] == [found["id"] for found in staged["migrations"]]
+    assert run(definition=wanted, state="cutover")["changed"]
+    done = run(definition=wanted)
+    (instance,) = placed(moving, "Alpha").instances
+    assert instance.instance == "Alpha-2"
+    assert all(found["state"] == "finalised" for found in done["migrations"])
+    assert not run(definition=wanted)["changed"]
+    info = run("agent_migration_info", agent="Alpha")["migrations"]
+    assert [found["id"] for found in info] == [staged["migrations"][0]["id"]]
+    assert info[0]["verdict"]["verdict"] == "go"
+    assert info[0]["timings"].keys() == {"start", "canary", "shift", "verify"}
+    assert run("agent_migration_info", active=True)["migrations"] == []
+
+
+def test_what_is_staged_goes_back_when_it_is_not_wanted(moving: ShimHost, run: Run) -> None:
+    run(definition=definition(Alpha=new(moving)), state="staged")
+    back = run(agents=["Alpha"], state="rolled_back", why="no")
+    assert back["changed"]
+    assert [(found["state"], found["reason"]) for found in back["migrations"]] == [("rolled_back", "no")]
+    assert [found.instance for found in placed(moving, "Alpha").instances] == ["Alpha-1"]
+    again = run(agents=["Alpha"], state="rolled_back")
+    assert "failed" not in again
+    assert not again["changed"]
+    assert not run(agents=["Alpha"], state="absent")["changed"]
+
+
+def test_one_that_does_not_start_fails_with_the_reason_and_is_as_it_was(moving: ShimHost, run: Run) -> None:
+    broken = new(moving, command=("false",), restart=Restart(park_after=2))
+    result = run(definition=definition(Alpha=broken))
+    assert result["failed"]
+    assert "is rolled back: start: " in result["msg"]
+    assert "outrider migrate show" in result["msg"]
+    assert any("prepare: start" in line for line in result["progress"])
+    assert [found.instance for found in placed(moving, "Alpha").instances] == ["Alpha-1"]
+    assert moving.passing("Alpha")
+
+
+def test_what_cannot_be_done_is_refused_whole(moving: ShimHost, run: Run) -> None:
+    result = run(agents=["Alpha", "Beta"], to="moon")
+    assert result["failed"]
+    assert len(result["problems"]) == 2
+    assert read_all(moving.consul.client).journals == {}
+    assert kv.list_docs(moving.consul.client, FLEET, AgentDoc).docs["Alpha"][0].version == "v1"
+    assert "neither agents" in run(to="local")["msg"]
