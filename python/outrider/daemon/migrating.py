@@ -30,7 +30,7 @@ from outrider.migration.staged.journal import append, decode
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
-from outrider.migration.staged.sight import Action, Begin, Copied, Copy, End, GoBack, Hold, Sight, Wait
+from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul, Reply
 from outrider.registry.kv import Change, Guard
@@ -45,6 +45,7 @@ AT_ONCE = 4  # of the whole fleet
 TICK_S = 0.02
 IDLE_S = 0.5
 COUNT_S = 0.1  # from one question for counts to the next
+REST_S = 0.25  # after a cutover, for the calls that waited for it: they come at once
 TROUBLE_S = 0.25
 COPY_TIMEOUT_S = 300.0
 
@@ -188,6 +189,7 @@ class Drive:
         self._began: Entry | None = None
         self._began_at = clock()
         self._probes = (0, 0)
+        self._waited_for: Counts | None = None
         self._asked_at = float("-inf")
         self._copying: asyncio.Task[Copied] | None = None
         self._copied: Copied | None = None
@@ -255,7 +257,7 @@ class Drive:
         story = story_of(journal)
         if story.began != self._began:
             self._began, self._began_at, self._probes = story.began, self._clock(), (0, 0)
-            self._copied, self._copy_error = None, ""
+            self._copied, self._copy_error, self._waited_for = None, "", None
         if truth.agent is None:
             return End("cancelled", f"{spec.agent} is not in the fleet any more")
         return next_action(spec, story, self._sight(truth, truth.agent), time.time())
@@ -286,6 +288,7 @@ class Drive:
             trouble=trouble,
             lost=frozenset(picture.lost),
             counts=dict(self._eyes.counts),
+            waited_for=self._waited_for,
             probes=self._probes,
             copied=self._copied,
             copy_error=self._copy_error,
@@ -301,6 +304,8 @@ class Drive:
             return
         self._asked_at = now
         await self._eyes.ask({spec.source.instance: spec.source.host, spec.target.instance: spec.target.host})
+        if self._waited_for is None and now - self._began_at >= REST_S:
+            self._waited_for = self._eyes.counts.get(spec.target.instance)
 
     async def _write(self, action: Begin | GoBack | Hold | End, truth: Truth) -> None:
         owner, journal = self._owner, truth.journal

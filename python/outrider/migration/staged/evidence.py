@@ -13,11 +13,17 @@ from outrider.migration.staged.sight import Counts
 FEW = 50  # calls of a baseline that says nothing yet
 P0_UNKNOWN = 0.10  # tolerated where there is no baseline
 P0_PROBES = 0.05
+NOBODY = Counts()
 SLOW = 0.95  # a call is slow if it took longer than this share of the baseline's
 
 
-def signals(baseline: Counts | None, now: Counts | None, probes: tuple[int, int]) -> tuple[Signal, ...]:
-    """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at."""
+def signals(
+    baseline: Counts | None, now: Counts | None, probes: tuple[int, int], waited_for: Counts | None = NOBODY
+) -> tuple[Signal, ...]:
+    """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at.
+
+    waited_for: how slow these calls were says nothing, as they all came at once; None: that is not over yet
+    """
     if now is None:
         bad, n = probes
         return (Signal("probes", bad, n, P0_PROBES),)
@@ -29,8 +35,16 @@ def signals(baseline: Counts | None, now: Counts | None, probes: tuple[int, int]
     if known and sum(known.buckets) >= FEW and now.buckets:
         limit = slow_from(known.buckets)
         before, n = sum(known.buckets[limit:]), sum(known.buckets)
-        found.append(Signal("slow calls", sum(now.buckets[limit:]), sum(now.buckets), tolerated(before, n)))
+        since = _since(waited_for, now) if waited_for else ()
+        found.append(Signal("slow calls", sum(since[limit:]), sum(since), tolerated(before, n)))
     return tuple(found)
+
+
+def _since(then: Counts, now: Counts) -> tuple[int, ...]:
+    """What was added to the buckets; all that there is after a restart."""
+    if then.calls > now.calls or len(then.buckets) != len(now.buckets):
+        return now.buckets
+    return tuple(later - earlier for later, earlier in zip(now.buckets, then.buckets, strict=True))
 
 
 def slow_from(buckets: tuple[int, ...]) -> int:

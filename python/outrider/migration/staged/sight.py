@@ -37,6 +37,7 @@ class Sight(Struct, frozen=True):
     trouble: instance to why it does not
     lost: hosts that are lost
     counts: instance to what it says of its calls
+    waited_for: what the target had counted when the calls that had waited for the cutover were answered; None: not yet
     probes: looks at the target since the step was begun: (bad, all)
     copied, copy_error: what came of copying state ahead in this step
     others: the migrations that this one comes after, by id: how each ended, None while it has not
@@ -53,6 +54,7 @@ class Sight(Struct, frozen=True):
     trouble: Mapping[str, str] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    waited_for: Counts | None = None
     probes: tuple[int, int] = (0, 0)
     copied: Copied | None = None
     copy_error: str = ""

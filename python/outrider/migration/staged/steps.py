@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from outrider.migration.judge import judge
 from outrider.migration.staged import edits
-from outrider.migration.staged.evidence import baseline_of, kept, signals
+from outrider.migration.staged.evidence import NOBODY, baseline_of, kept, signals
 from outrider.migration.staged.records import Spec, Strategy
 from outrider.migration.staged.sight import Copy, Done, Failed, Probe, Sight, Wait
 from outrider.migration.staged.story import Story
@@ -151,7 +151,9 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
     limit_s = policy.canary_s if canary else policy.verify_s
     over = sight.waited_s >= limit_s
     baseline = baseline_of(story.evidence.get("start", {}))
-    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes), over=over)
+    # Calls to a replica waited for nothing: the old ones were there.
+    waited_for = NOBODY if spec.strategy == "replicated" else sight.waited_for
+    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes, waited_for), over=over)
     evidence = kept(verdict)
     if verdict.word == "rollback":
         return Failed(verdict.said, evidence)

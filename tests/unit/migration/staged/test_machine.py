@@ -111,6 +111,15 @@ def test_worse_calls_lead_back_at_once() -> None:
     assert found.evidence["verdict"] == "rollback"
 
 
+def test_what_waited_for_the_cutover_is_not_held_against_the_new_one_but_a_replica_had_nobody_waiting() -> None:
+    baseline = {"start": {"baseline": {"calls": 1000, "failed": 0, "buckets": (1000, 0)}}}
+    slow = Counts(60, 0, (20, 40))
+    for strategy, what in (("singleton", Wait), ("replicated", GoBack)):
+        of = spec(strategy=strategy)
+        seen = sight(of, counts={"A-2": slow}, waited_for=None, **held_by("A-2"))
+        assert isinstance(act(of, Story(step="verify", evidence=baseline), seen), what)
+
+
 def test_a_migration_follows_others_or_is_cancelled_with_them() -> None:
     of = spec()
     assert act(of, Story(), sight(of, others={"x": None})) == Wait("follows x")
