@@ -69,7 +69,7 @@ def series(fleet: Fleet, name: str, count: int, until: float, kept: Samples) -> 
                 done.append(found := one(operator, name, source, to, turn))
                 if found.outcome == "finalised":
                     source, host = found.target, to
-                print(f"{name} {turn}: {found.outcome} after {found.entries[-1]['at'] - found.asked:.2f} s", flush=True)
+                print(f"{name} {turn}: {line_of(found)}", flush=True)
                 time.sleep(random.uniform(0.2, 0.5))
             operator.where(kind.agent)  # what it had before is gone
         finally:
@@ -109,7 +109,9 @@ def record(name: str, done: list[Migrated], observed: Observed, kept: Samples) -
         bad.difference_update(call.number for call in calls)
         if found.outcome == "finalised":
             kept.add(f"{name} total", OURS, "s", found.entries[-1]["at"] - found.asked)
-            kept.add(f"{name} hold", OURS, "ms", hold_ms(found, calls))
+            hold, slowest = hold_ms(found, calls)
+            kept.add(f"{name} hold", OURS, "ms", hold)
+            kept.add(f"{name}, slowest call", OURS, "ms", slowest)
             for step, took_s in steps(found):
                 kept.add(f"{name}, {step}", OURS, "ms", took_s * 1e3)
         elif (took_s := rollback_s(found, calls)) is not None:
@@ -130,23 +132,29 @@ def failed(call: Seen) -> bool:
     return bool(call.error) and TOLD not in call.error
 
 
-def hold_ms(found: Migrated, calls: list[Seen]) -> float:
-    """Around the cutover: the longest that a call took, or that nobody was answered."""
+def hold_ms(found: Migrated, calls: list[Seen]) -> tuple[float, float]:
+    """Around the cutover: for how long at most nobody was answered, and how long the slowest call took."""
     began = next(at for step in ("shift", "hand over") if (at := found.at(step)))
     ended = (found.at("verify") or began) + 0.3
     near = [call for call in calls if began - 0.1 <= call.got / 1e9 and call.sent / 1e9 <= ended]
     answers = sorted(call.got for call in near if not call.error)
     gaps = (later - earlier for earlier, later in itertools.pairwise(answers))
-    return max(*gaps, *(call.got - call.sent for call in near)) / 1e6
+    return max(gaps) / 1e6, max(call.got - call.sent for call in near) / 1e6
 
 
 def rollback_s(found: Migrated, calls: list[Seen]) -> float | None:
     """From the verdict, or the operator's word, to the first answer of the old one; None if that never left."""
-    if found.at("verify") is None:
+    if found.at("verify") is None and found.at("shift") is None:
         return None
     trigger = found.asked_back or found.at("rollback") or 0.0
     back = (call.got for call in calls if call.instance == found.source and call.got / 1e9 > trigger)
     return min(back) / 1e9 - trigger
+
+
+def line_of(found: Migrated) -> str:
+    """How it went, with the milliseconds of each step."""
+    took = ", ".join(f"{step} {took_s * 1e3:.0f}" for step, took_s in steps(found))
+    return f"{found.outcome} after {found.entries[-1]['at'] - found.asked:.2f} s: {took}"
 
 
 def steps(found: Migrated) -> Iterator[tuple[str, float]]:
@@ -154,7 +162,7 @@ def steps(found: Migrated) -> Iterator[tuple[str, float]]:
     before, name = found.asked, "asked for"
     for entry in found.entries[1:]:
         yield name, entry["at"] - before
-        before, name = entry["at"], entry.get("step", "")
+        before, name = entry["at"], entry.get("step", entry["what"])
 
 
 def main() -> None:
