@@ -15,6 +15,7 @@ from outrider.migration.staged.story import Story
 
 HAND_BACK_S = 5.0
 TAKEN_S = 15.0  # for the source to hold the lease again: gossip and lock delay may have to pass
+TAKES_S = 1.0  # it takes milliseconds, and is refused by a write of the placement meanwhile
 REOPEN_S = 60.0
 
 
@@ -60,6 +61,8 @@ def _state(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     if sight.holds(source) and story.step == "take back":
         return _over(spec, story, sight, now_unix)
     if sight.lease is None or sight.lease.holder != target or _gave_back(sight, source):
+        if story.step == "hand back" and _gave_back(sight, source) and sight.waited_s < TAKES_S:
+            return Wait(f"{source} takes the lease that was passed back")
         if story.step != "take back":
             return Begin("take back", edits.taken_back(sight.placement, spec))
         return _taken(spec, sight, TAKEN_S)
