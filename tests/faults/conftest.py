@@ -23,6 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def small() -> Iterator[Fleet]:
-    """The small fleet, as `site.yml` makes it; gone before another folder's tests make hosts of their own."""
-    with small_fleet() as fleet:
+    """The small fleet, as `site.yml` makes it; gone before another folder's tests make hosts of their own.
+
+    Where $OUTRIDER_LAB names a lab, it is made there, and the lab is left up.
+    """
+    with small_fleet(os.environ.get("OUTRIDER_LAB", "")) as fleet:
         yield fleet
