@@ -10,24 +10,28 @@ from faults.scene import HOSTS, Scene
 from hosts.fleet import Fleet, until
 from outrider.registry.layout import PLACER_LOCK
 
-OPERATOR = "lab4"  # it asks, and the observer calls from there: it is hurt in no test
+OBSERVER = "lab4"  # it is hurt in no test
 ENDED = ("finalised", "rolled_back", "cancelled", "held", "broken")
 END_S = 120.0
 SEED = 2
 
 
 class Moving:
-    """Asked for by `ask`. `driver` is the host whose shim carries it out; it is neither end, if that can be."""
+    """Asked for by `ask`. `driver` is the host whose shim carries it out; it is neither end, if that can be.
+
+    operator: where people steer it, the host of a Consul server that is not hurt
+    """
 
     def __init__(self, fleet: Fleet, agent: str) -> None:
         self.fleet, self.agent = fleet, agent
         self.scene = Scene(fleet, random.Random(SEED))
         self.id = ""
         self.driver = str(until(self._elected, END_S)["host"])
-        rows = fleet.status(OPERATOR)["instances"]
+        self.operator = self.driver
+        rows = fleet.status(OBSERVER)["instances"]
         placed = {row["host"]: row["instance"] for row in rows if row["agent"] == agent}
         ends = sorted(HOSTS, key=lambda host: host == self.driver)
-        self.source = next(host for host in (*ends, OPERATOR) if host in placed)
+        self.source = next(host for host in (*ends, OBSERVER) if host in placed)
         self.instance = placed[self.source]
         self.target = next(host for host in ends if host != self.source)
 
@@ -38,12 +42,12 @@ class Moving:
     def ask(self, *options: str) -> None:
         """Returns at once."""
         words = f"--instance {self.instance} --to {self.target} --override test --detach --json {' '.join(options)}"
-        said = self.fleet.on(OPERATOR, f"outrider migrate run {self.agent} {words}")
+        said = self.fleet.on(self.operator, f"outrider migrate run {self.agent} {words}")
         self.id = json.loads(said)["plans"][0]["id"]
 
     def report(self) -> dict[str, Any]:
         """What `outrider migrate show` says; nothing while it cannot."""
-        said = self.fleet.on(OPERATOR, f"outrider migrate show {self.id} --json", check=False)
+        said = self.fleet.on(self.operator, f"outrider migrate show {self.id} --json", check=False)
         return json.loads(said) if said.startswith("{") else {"state": "", "waits": "", "rows": []}
 
     def rows(self, what: str) -> list[dict[str, Any]]:
@@ -61,9 +65,12 @@ class Moving:
     def say(self, verb: str, *words: str) -> None:
         """As an operator."""
         until(
-            lambda: "is noted" in self.scene.shell(OPERATOR, f"outrider migrate {verb} {self.id} {' '.join(words)}"), 60
+            lambda: (
+                "is noted" in self.scene.shell(self.operator, f"outrider migrate {verb} {self.id} {' '.join(words)}")
+            ),
+            60,
         )
 
     def text(self) -> str:
         """For people."""
-        return self.scene.shell(OPERATOR, f"outrider migrate show {self.id}; true")
+        return self.scene.shell(self.operator, f"outrider migrate show {self.id}; true")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from faults.moving import END_S, OPERATOR, SEED, Moving
+from faults.moving import END_S, OBSERVER, SEED, Moving
 from faults.runs import Run, line_of
 from faults.suite import observed, well_for_good
 from hosts.fleet import Fleet, until
@@ -33,6 +33,7 @@ def under_eyes(moving: Moving, act: Callable[[], None]) -> Run:
 def test_a_driver_that_stood_still_finds_that_another_has_gone_on(small: Fleet) -> None:
     well_for_good(small)
     moving = Moving(small, STATE)
+    moving.operator = moving.source
     shim = "$(systemctl show -P MainPID outriderd)"
 
     def act() -> None:
@@ -75,7 +76,7 @@ def test_a_leader_of_consul_that_dies_in_the_hand_over_delays_it(small: Fleet) -
 def test_the_old_host_may_lose_its_power_once_the_new_one_works(small: Fleet, agent: str) -> None:
     well_for_good(small)
     moving = Moving(small, agent)
-    if moving.source == OPERATOR:
+    if moving.source == OBSERVER:
         pytest.fail(f"{agent} is where the observer is")
 
     def act() -> None:
