@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Any
 
 from faults.scene import HOSTS, Scene
@@ -17,7 +18,7 @@ SEED = 2
 
 
 class Moving:
-    """Asked for by `ask`. `driver` is the host whose shim carries it out; it is neither end, if that can be.
+    """Asked for by `ask`. `driver` is the host whose shim carries it out; it is neither end.
 
     operator: where people steer it, the host of a Consul server that is not hurt
     """
@@ -26,14 +27,20 @@ class Moving:
         self.fleet, self.agent = fleet, agent
         self.scene = Scene(fleet, random.Random(SEED))
         self.id = ""
-        self.driver = str(until(self._elected, END_S)["host"])
-        self.operator = self.driver
         rows = fleet.status(OBSERVER)["instances"]
         placed = {row["host"]: row["instance"] for row in rows if row["agent"] == agent}
-        ends = sorted(HOSTS, key=lambda host: host == self.driver)
+        self.driver = self.operator = self._other_driver(frozenset(placed) if len(placed) == 1 else frozenset())
+        ends = [host for host in HOSTS if host != self.driver]
         self.source = next(host for host in (*ends, OBSERVER) if host in placed)
         self.instance = placed[self.source]
         self.target = next(host for host in ends if host != self.source)
+
+    def _other_driver(self, but: frozenset[str]) -> str:
+        """Who is elected; first another one, if it is one of those."""
+        while (driver := str(until(self._elected, END_S)["host"])) in but:
+            self.scene.shell(driver, "systemctl restart outriderd")
+            time.sleep(1)
+        return driver
 
     def _elected(self) -> Any:
         status, said = self.scene.consul(f"kv/{PLACER_LOCK}?raw")
@@ -64,12 +71,8 @@ class Moving:
 
     def say(self, verb: str, *words: str) -> None:
         """As an operator."""
-        until(
-            lambda: (
-                "is noted" in self.scene.shell(self.operator, f"outrider migrate {verb} {self.id} {' '.join(words)}")
-            ),
-            60,
-        )
+        command = f"outrider migrate {verb} {self.id} {' '.join(words)}"
+        until(lambda: "is noted" in self.scene.shell(self.operator, command), END_S)
 
     def text(self) -> str:
         """For people."""
