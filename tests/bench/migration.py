@@ -95,7 +95,7 @@ def one(operator: Operator, name: str, source: str, to: str, turn: int) -> Migra
     bad = back and turn // BACK_EVERY % 2 == 1
     version = f"bench-{time.time_ns()}" if bad or not kind.moves else ""
     # A replica is bad only when its calls beside the old ones have been judged.
-    environment = {"FAILS": "0.5", "FAILS_AFTER_S": "0" if name != "replicated" else "0.6"} if bad else {}
+    environment = {"FAILS": "0.5", "FAILS_AFTER_S": "0" if name != "replicated" else "0.25"} if bad else {}
     return operator.migrate(kind.agent, source, to, POLICY, version=version, back=back and not bad, **environment)
 
 

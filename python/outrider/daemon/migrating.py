@@ -26,7 +26,7 @@ from outrider.discovery.records import Instance
 from outrider.errors import CallError, ConsulConflict, ConsulError
 from outrider.failover.placer import Picture
 from outrider.host.config import Config
-from outrider.migration.staged.journal import append, decode
+from outrider.migration.staged.journal import Read, append, decode
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
@@ -132,11 +132,10 @@ class Migrations:
         self.journals[journal.id] = journal
 
     def _heard(self, reply: Reply) -> None:
-        """In the watch's thread."""
-        self._loop.call_soon_threadsafe(self._changed, reply)
+        """In the watch's thread, where it takes nobody's time to read them all."""
+        self._loop.call_soon_threadsafe(self._changed, decode(reply))
 
-    def _changed(self, reply: Reply) -> None:
-        read = decode(reply)
+    def _changed(self, read: Read) -> None:
         for problem in read.problems:
             if problem not in self._said:
                 self._said.add(problem)
@@ -189,6 +188,7 @@ class Drive:
         self._began: Entry | None = None
         self._began_at = clock()
         self._probes = (0, 0)
+        self._at_begin: Counts | None = None
         self._waited_for: Counts | None = None
         self._asked_at = float("-inf")
         self._copying: asyncio.Task[Copied] | None = None
@@ -257,7 +257,8 @@ class Drive:
         story = story_of(journal)
         if story.began != self._began:
             self._began, self._began_at, self._probes = story.began, self._clock(), (0, 0)
-            self._copied, self._copy_error, self._waited_for = None, "", None
+            self._copied, self._copy_error = None, ""
+            self._at_begin = self._waited_for = None
         if truth.agent is None:
             return End("cancelled", f"{spec.agent} is not in the fleet any more")
         return next_action(spec, story, self._sight(truth, truth.agent), time.time())
@@ -288,6 +289,7 @@ class Drive:
             trouble=trouble,
             lost=frozenset(picture.lost),
             counts=dict(self._eyes.counts),
+            at_begin=self._at_begin,
             waited_for=self._waited_for,
             probes=self._probes,
             copied=self._copied,
@@ -304,8 +306,10 @@ class Drive:
             return
         self._asked_at = now
         await self._eyes.ask({spec.source.instance: spec.source.host, spec.target.instance: spec.target.host})
+        counts = self._eyes.counts.get(spec.target.instance)
+        self._at_begin = self._at_begin or counts
         if self._waited_for is None and now - self._began_at >= REST_S:
-            self._waited_for = self._eyes.counts.get(spec.target.instance)
+            self._waited_for = counts
 
     async def _write(self, action: Begin | GoBack | Hold | End, truth: Truth) -> None:
         owner, journal = self._owner, truth.journal

@@ -18,33 +18,41 @@ SLOW = 0.95  # a call is slow if it took longer than this share of the baseline'
 
 
 def signals(
-    baseline: Counts | None, now: Counts | None, probes: tuple[int, int], waited_for: Counts | None = NOBODY
+    baseline: Counts | None,
+    now: Counts | None,
+    probes: tuple[int, int],
+    errors_since: Counts | None = NOBODY,
+    slow_since: Counts | None = NOBODY,
 ) -> tuple[Signal, ...]:
     """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at.
 
-    waited_for: how slow these calls were says nothing, as they all came at once; None: that is not over yet
+    errors_since, slow_since: of calls that were counted then nothing is said; None: those that count have yet to come
     """
     if now is None:
         bad, n = probes
         return (Signal("probes", bad, n, P0_PROBES),)
     known = baseline if baseline and baseline.calls >= FEW else None
     p0 = tolerated(known.failed, known.calls) if known else P0_UNKNOWN
+    calls = _since(errors_since, now)
     # With nothing to compare it with it may be found bad, but not good: as if most of its samples were missing.
-    missing = 0 if known else now.calls + 1
-    found = [Signal("errors", min(now.failed, now.calls), now.calls, p0, missing)]
+    missing = 0 if known else calls.calls + 1
+    found = [Signal("errors", min(calls.failed, calls.calls), calls.calls, p0, missing)]
     if known and sum(known.buckets) >= FEW and now.buckets:
         limit = slow_from(known.buckets)
         before, n = sum(known.buckets[limit:]), sum(known.buckets)
-        since = _since(waited_for, now) if waited_for else ()
-        found.append(Signal("slow calls", sum(since[limit:]), sum(since), tolerated(before, n)))
+        buckets = _since(slow_since, now).buckets
+        found.append(Signal("slow calls", sum(buckets[limit:]), sum(buckets), tolerated(before, n)))
     return tuple(found)
 
 
-def _since(then: Counts, now: Counts) -> tuple[int, ...]:
-    """What was added to the buckets; all that there is after a restart."""
-    if then.calls > now.calls or len(then.buckets) != len(now.buckets):
-        return now.buckets
-    return tuple(later - earlier for later, earlier in zip(now.buckets, then.buckets, strict=True))
+def _since(then: Counts | None, now: Counts) -> Counts:
+    """What was added; all that there is after a restart."""
+    if then is None:
+        return NOBODY
+    if then.calls > now.calls or then == NOBODY:
+        return now
+    buckets = tuple(later - earlier for later, earlier in zip(now.buckets, then.buckets, strict=False))
+    return Counts(now.calls - then.calls, max(0, now.failed - then.failed), buckets)
 
 
 def slow_from(buckets: tuple[int, ...]) -> int:

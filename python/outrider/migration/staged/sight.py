@@ -37,6 +37,7 @@ class Sight(Struct, frozen=True):
     trouble: instance to why it does not
     lost: hosts that are lost
     counts: instance to what it says of its calls
+    at_begin: what the target had counted when the step was begun; None: not asked yet
     waited_for: what the target had counted when the calls that had waited for the cutover were answered; None: not yet
     probes: looks at the target since the step was begun: (bad, all)
     copied, copy_error: what came of copying state ahead in this step
@@ -54,6 +55,7 @@ class Sight(Struct, frozen=True):
     trouble: Mapping[str, str] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    at_begin: Counts | None = None
     waited_for: Counts | None = None
     probes: tuple[int, int] = (0, 0)
     copied: Copied | None = None

@@ -116,7 +116,7 @@ def test_what_waited_for_the_cutover_is_not_held_against_the_new_one_but_a_repli
     slow = Counts(60, 0, (20, 40))
     for strategy, what in (("singleton", Wait), ("replicated", GoBack)):
         of = spec(strategy=strategy)
-        seen = sight(of, counts={"A-2": slow}, waited_for=None, **held_by("A-2"))
+        seen = sight(of, counts={"A-2": slow}, at_begin=Counts(), waited_for=None, **held_by("A-2"))
         assert isinstance(act(of, Story(step="verify", evidence=baseline), seen), what)
 
 
