@@ -110,7 +110,8 @@ def main() -> None:
     for warning in result.pop("warnings"):
         module.warn(warning)
     if result["failed_backups"]:
-        module.fail_json(msg="\n".join(f"{f['error']}\n  {f['hint']}" for f in result["failed_backups"]), **result)
+        said = (f"{f['subject']} {f['level']}: {f['error']}\n  {f['hint']}" for f in result["failed_backups"])
+        module.fail_json(msg="\n".join(said), **result)
     module.exit_json(**result)
 
 

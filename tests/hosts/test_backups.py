@@ -69,10 +69,10 @@ def test_a_state_is_put_back_by_the_playbook(fleet: Fleet) -> None:
     folder = f"/var/lib/outrider-agents/{name}"
     fleet.on("lab2", f"echo before >{folder}/mine && outrider backup create {name} --level state")
     fleet.on("lab2", f"echo after >{folder}/mine")
-    checked = fleet.play("restore.yml", "--limit", "lab2", "--check", "--diff", name=name, level="state")
+    checked = fleet.play("restore.yml", "--limit", "lab2", "--check", "--diff", backup=name, level="state")
     assert checked.status == 0, checked.output
     assert fleet.on("lab2", f"cat {folder}/mine").strip() == "after"
-    played = fleet.play("restore.yml", "--limit", "lab2", name=name, level="state")
+    played = fleet.play("restore.yml", "--limit", "lab2", backup=name, level="state")
     assert played.status == 0, played.output
     assert fleet.on("lab2", f"cat {folder}/mine").strip() == "before"
     assert fleet.on("lab2", f"cat {folder}.before-*/mine && rm -r {folder}.before-*").strip() == "after"

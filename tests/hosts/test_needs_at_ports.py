@@ -98,13 +98,11 @@ def old(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         )
 
 
-def left_of_old(fleet: Fleet, host: str) -> str:
-    """Units, processes and files of the agents that left the fleet file."""
-    units = (
-        "systemctl list-units --all --no-legend 'outrider-agent@Old*'; ls -d /etc/systemd/system/outrider-agent@Old*"
-    )
-    files = "ls -d /var/lib/outrider/*/Old* /var/lib/outrider-agents/Old*; pgrep -f '[o]ld_server'"
-    return fleet.on(host, f"({units}; {files}) 2>/dev/null; true")
+def left_of_old(fleet: Fleet) -> str:
+    """Files and processes of the agents that left the fleet file, on all hosts."""
+    files = "/etc/systemd/system/outrider-agent@Old* /var/lib/outrider/*/Old* /var/lib/outrider-agents/Old*"
+    look = f"(ls -d {files}; pgrep -f '[o]ld_server') 2>/dev/null; true"
+    return "".join(fleet.on(host, look) for host in fleet.lab.machines())
 
 
 def running(fleet: Fleet) -> str:

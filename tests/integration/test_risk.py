@@ -22,6 +22,7 @@ from outrider.host.reports import CallRow, CallsReport, EventRow, EventsReport, 
 from outrider.migration.risk.gather import BACKUPS, MIGRATIONS, observe, read_published
 from outrider.migration.risk.observed import Outcome
 from outrider.migration.risk.survey import Asked, of_running
+from outrider.migration.staged.records import End, Journal, Spec, next_entry
 from outrider.registry import leases
 from outrider.registry.client import Consul, connect
 from outrider.registry.kv import Change, put_docs
@@ -70,15 +71,29 @@ def publish(consul: Consul) -> None:
     register(consul, Service(SHIM, SHIM, "127.0.0.1", 1, (), meta, f"outrider:{SHIM}", "passing"))
 
 
+def journals_of(*outcomes: Outcome) -> dict[str, Any]:
+    """What migrations that ended so left in Consul."""
+    records: dict[str, Any] = {}
+    for number, outcome in enumerate(outcomes):
+        spec = Spec(str(number), outcome.agent, "singleton", End("Store-1", "one", "v1"), End("Store-2", "two", "v1"))
+        journal = Journal(spec)
+        steps = [("rollback", outcome.ended - (outcome.way_back_s or 0), None)] if outcome.failed else []
+        for what, at, how in (*steps, ("ended", outcome.ended, "rolled_back" if outcome.failed else "finalised")):
+            entry = next_entry(journal, what, at, "one", outcome=how)
+            records[f"{MIGRATIONS}{number}/journal/{entry.seq:05}"] = entry
+            journal = Journal(spec, (*journal.entries, entry))
+        records[f"{MIGRATIONS}{number}/spec"] = spec
+    return records
+
+
 def test_everything_that_consul_and_the_shim_know_is_read(consul: ConsulServer) -> None:
     client = consul.client
     publish(client)
     session = leases.create_session(client, "local")
     leases.acquire(client, leases.LeaseDoc("Store", 7, "Store-1", "local", state="held"), 0, session)
-    ended = [Outcome("Store", "two", failed, NOW - age, 1.5) for failed, age in ((True, 5.0), (False, 50.0))]
-    records = {f"{MIGRATIONS}{index}/outcome": each for index, each in enumerate(ended)}
+    records = journals_of(Outcome("Store", "two", True, NOW - 5.0, 1.5), Outcome("Store", "two", False, NOW - 50.0))
     proof = {"state": {"id": "b1", "host": "two", "verified_at": int(NOW), "bytes": 5, "more": "later"}}
-    records |= {f"{MIGRATIONS}0/000001": {"step": "prepare"}, f"{BACKUPS}Store": proof, f"{BACKUPS}index": [1]}
+    records |= {f"{BACKUPS}Store": proof, f"{BACKUPS}index": [1]}
     put_docs(client, [Change(key, doc, 0) for key, doc in records.items()])
 
     seen = observe(client, Shim(), read_published(client), NOW)
@@ -86,7 +101,8 @@ def test_everything_that_consul_and_the_shim_know_is_read(consul: ConsulServer) 
     assert (seen.health, seen.leases) == ({"Store": 1}, {"Store": "Store-1"})
     assert seen.environments
     assert seen.environments["local"]["kernel"] == "6.1"
-    assert seen.outcomes == (ended[1], ended[0])  # oldest first
+    oldest_first = (Outcome("Store", "two", False, NOW - 50.0), Outcome("Store", "two", True, NOW - 5.0, 1.5))
+    assert seen.outcomes == oldest_first
     assert seen.backups
     assert seen.backups["Store"]["state"].id == "b1"
     assert seen.record
@@ -104,10 +120,10 @@ def test_what_is_not_there_is_nothing_and_what_is_damaged_is_unknown(consul: Con
     empty = observe(client, NoShim(), read_published(client), NOW)
     assert (empty.outcomes, empty.backups, empty.leases) == ((), {}, {})
     assert empty.silent == dict.fromkeys(("traffic", "record", "uptime"), "no shim answers here")
-    put_docs(client, [Change(MIGRATIONS + "1/outcome", {"agent": "Store"}, 0), Change(BACKUPS + "Store", [1], 0)])
+    put_docs(client, [Change(MIGRATIONS + "1/spec", {"agent": "Store"}, 0), Change(BACKUPS + "Store", [1], 0)])
     damaged = observe(client, NoShim(), read_published(client), NOW)
     assert (damaged.outcomes, damaged.backups) == (None, None)
-    assert damaged.silent["outcomes"].startswith("an outcome under outrider/migrations/ cannot be read")
+    assert damaged.silent["outcomes"].startswith("journals cannot be read: outrider/migrations/1/spec")
     [risk] = of_running(client, NoShim(), Asked("Store"))
     assert {"L3", "L4", "I6", "A1"} <= {each.key for each in risk.not_known}
 

@@ -75,7 +75,7 @@ def _show_one(found: Explanation) -> None:
     if found.failback_s is None:
         print("once moved, it stays where it is: the fleet file gives it no failback_s")
     else:
-        when = f", between {found.failback_window} UTC" if found.failback_window else ""
+        when = f", at {found.failback_window} UTC" if found.failback_window else ""
         print(f"once moved, it goes home when its host has been well for {found.failback_s:g} s{when}")
 
 

@@ -287,6 +287,7 @@ class Drive:
             waited_s=self._clock() - self._began_at,
             passing=passing,
             trouble=trouble,
+            known_holder=self._eyes.holders(spots),
             lost=frozenset(picture.lost),
             counts=dict(self._eyes.counts),
             at_begin=self._at_begin,

@@ -68,6 +68,11 @@ class Eyes:
                 passing[instance] = now - self._since.setdefault(instance, now)
         return passing, trouble
 
+    def holders(self, spots: Mapping[str, str]) -> frozenset[str]:
+        """Those that their hosts have registered as holders of a lease."""
+        records = (self.record(instance, host) for instance, host in spots.items())
+        return frozenset(record.instance for record in records if record and record.role == "holder")
+
     async def ask(self, spots: Mapping[str, str]) -> None:
         """Ask each that serves calls for its counts. Who does not answer keeps what it said last."""
         for instance, host in spots.items():

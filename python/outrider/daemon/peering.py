@@ -58,10 +58,11 @@ class Peering:
         is_up, was_up = now in WELL, told is None or told in WELL
         # One that starts for the first time was not routed to, so nobody must be told that it is not ready yet.
         unknown = told is None and local.status in ("starting", "missing")
-        if self.peers is None or unknown or (is_up and was_up) or now == told:
+        if self.peers is None or unknown or now == told:
             return
         self._told[local.instance] = now
-        self.peers.report(local.instance, not is_up, time.monotonic(), local.detail or local.status)
+        if not (is_up and was_up):
+            self.peers.report(local.instance, not is_up, time.monotonic(), local.detail or local.status)
 
     def gone(self, instance: str) -> None:
         """This host has an instance no longer: the others have it from Consul."""

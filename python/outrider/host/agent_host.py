@@ -178,5 +178,7 @@ class AgentHost:
             self._kept.update({i: k for i, k in self._store.load().items() if i == instance})
             asyncio.get_running_loop().call_later(1.0, self._run, instance, runner.local.doc, runner.local.placed)
             return
-        del self.runners[instance]
+        if again := self.runners.pop(instance).wanted:
+            self._run(instance, *again)  # it was placed here again while it ended
+            return
         self._removed_cb(instance)

@@ -39,10 +39,15 @@ class Folders(msgspec.Struct, frozen=True):
     release: Path | None
 
 
+def config_file(instance: str, config: Config) -> Path:
+    """Where an instance finds its configuration. It goes with it: it may hold what is nobody else's affair."""
+    return config.state_dir / "config" / f"{instance}.json"
+
+
 def folders_of(doc: AgentDoc, placed: Placed, config: Config) -> Folders:
     """Where the files of an instance are."""
     return Folders(
-        config=config.state_dir / "config" / f"{placed.instance}.json",
+        config=config_file(placed.instance, config),
         heartbeat=config.runtime_dir / "beats" / placed.instance,
         calls=socket_path(config.runtime_dir, placed.instance).parent,
         lease=lease_file.lease_path(config.runtime_dir, placed.instance),

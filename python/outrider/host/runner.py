@@ -24,7 +24,7 @@ from outrider.fleet.spec import Agent
 from outrider.host import deadman
 from outrider.host.config import Config
 from outrider.host.crash_loop import CrashLoop, backoff_s
-from outrider.host.launch import launch_of, prepare
+from outrider.host.launch import config_file, launch_of, prepare
 from outrider.host.ports import choose_ports
 from outrider.host.processes import age_s
 from outrider.host.reports import InstanceStatus
@@ -138,6 +138,11 @@ class Runner:
         self.task.cancel()
 
     @property
+    def wanted(self) -> tuple[AgentDoc, Placed] | None:
+        """What the documents say; None once it is no longer placed here."""
+        return self._wanted
+
+    @property
     def pid(self) -> int | None:
         """Of its process, None while it has none."""
         return self.local.pid
@@ -208,6 +213,7 @@ class Runner:
         await self._end_process("no longer placed here")
         self._store.forget(self.local.instance)
         self._supervisor.forget(self.local.instance)
+        config_file(self.local.instance, self._config).unlink(missing_ok=True)
 
     async def _run_once(self, doc: AgentDoc, placed: Placed) -> Exit | None:
         """One process from start to end: how it ended, or None if it was ended on purpose."""

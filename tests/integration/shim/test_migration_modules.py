@@ -35,17 +35,22 @@ def moving(serving: ShimHost) -> ShimHost:
 
 
 @pytest.fixture
-def run(moving: ShimHost, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a module as Ansible would, and return what it prints."""
+def run(moving: ShimHost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a module as Ansible would, and return what it prints. Risk asks for what these agents have not got."""
+    monkeypatch.setenv("OUTRIDER_RUNTIME", str(moving.folder / "runtime"))
+    given = {"override": "a test", "approvals": 0, "verify_s": 5.0, "undecided": "accept"}
 
     def call(name: str = "agent_migration", **arguments: Any) -> dict[str, Any]:
+        if name == "agent_migration":  # its risk, of which nearly nothing is known here, would ask for far more
+            arguments = {"override": "a test", "verify_s": 30, "undecided": "hold", "approvals": 0} | arguments
         spec = importlib.util.spec_from_file_location(name, LIBRARY / f"{name}.py")
         assert spec
         assert spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        options = given if name == "agent_migration" else {}
         with (
-            patch_module_args({"consul_port": moving.consul.ports["http"], **arguments}),
+            patch_module_args({"consul_port": moving.consul.ports["http"], **options, **arguments}),
             pytest.raises(SystemExit),
         ):
             module.main()

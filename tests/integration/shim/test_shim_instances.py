@@ -38,6 +38,21 @@ def test_a_killed_instance_leaves_lookups_and_comes_back(serving: ShimHost) -> N
     assert report.pid != before
 
 
+def test_one_that_is_placed_again_while_its_process_ends_runs_again(host: ShimHost) -> None:
+    program, *words = host.small.command or ()
+    deaf = (program, *words[:-1], f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{words[-1]}")
+    host.publish({"Alpha": msgspec.structs.replace(host.small, command=deaf, stop_timeout_s=1.5)})
+    host.start()
+    host.wait(lambda: host.passing("Alpha"))
+    before, placement = host.pid("Alpha"), host.docs["Alpha"]
+    host.unplace("Alpha")
+    host.wait(lambda: not host.served("Alpha"))
+    host.docs["Alpha"] = placement
+    host.write()
+    host.wait(lambda: host.passing("Alpha"))
+    assert host.pid("Alpha") != before
+
+
 def kept_when_it_hangs(host: ShimHost, name: str) -> None:
     """Publish that a hang of the agent is to be sat out, and wait until it passes like that."""
     patient = msgspec.structs.replace(host.small, probes=(Probe(hang="keep"),))
@@ -86,9 +101,11 @@ def test_stop_start_and_restart_by_command(serving: ShimHost) -> None:
 
 
 def test_what_is_placed_no_more_is_stopped_and_deregistered(serving: ShimHost) -> None:
-    pid = serving.pid("Gamma")
+    pid, state = serving.pid("Gamma"), serving.folder / "state"
+    assert list(state.rglob("Gamma-1*"))
     serving.unplace("Gamma")
     serving.wait(lambda: "Gamma-1" not in serving.services() and not Path(f"/proc/{pid}").exists())
+    serving.wait(lambda: not list(state.rglob("Gamma-1*")))
     assert serving.passing("Alpha", "Beta")
 
 

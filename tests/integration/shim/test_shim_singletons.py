@@ -341,12 +341,15 @@ def test_consul_that_lost_its_data_gets_higher_epochs(pair: ShimHost, client: Cl
     worked_in_turn(pair)
 
 
-def test_a_lease_of_an_instance_that_is_no_longer_placed_here_is_given_up(host: ShimHost) -> None:
-    """Its placement went while the shim was away."""
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_lease_of_an_instance_that_is_no_longer_placed_here_is_given_up(host: ShimHost, remembered: bool) -> None:
+    """Its placement went while the shim was away, and with its disk maybe what the shim knew of it."""
     place(host, "Counter-1")
     host.start()
     host.wait(lambda: holder(host))
     host.end(signal.SIGKILL)
+    if not remembered:
+        (host.folder / "state" / "instances" / "Counter-1.json").unlink()
     host.docs["Counter"] = (host.docs["Counter"][0], PlacementDoc("Counter", (Placed("Counter-1", "other", "v1"),)))
     host.write()
     host.start()

@@ -39,7 +39,7 @@ class Host:
     async def _explanation(self, _: web.Request) -> web.Response:
         hosts = (HostRow("gpu1", 3, None, 512, (24,), ""), HostRow("gpu2", 0, 4.0, None, (), "is lost"))
         fate = IfLost("Memory-1", "gpu1", None, "gpu1 is lost; it may run on gpu1 alone")
-        return answer(Explanation("Memory", "replicated", (ROW,), hosts, (fate,), 60.0))
+        return answer(Explanation("Memory", "replicated", (ROW,), hosts, (fate,), 60.0, "01:00-05:00"))
 
     async def _host(self, _: web.Request) -> web.Response:
         if self.state == "drained" and self.moving:
@@ -102,7 +102,7 @@ def test_places_and_their_explanation(host: Host, outrider: Run, capsys: pytest.
     said = capsys.readouterr().out
     assert "Memory-1 may not move: if gpu1 were lost: gpu1 is lost; it may run on gpu1 alone" in said
     assert "512 MiB" in said
-    assert "when its host has been well for 60 s" in said
+    assert "when its host has been well for 60 s, at 01:00-05:00 UTC" in said
     assert outrider("place", "Memory", "--json") == 0
     assert json.loads(capsys.readouterr().out)["instances"][0]["home"] == "gpu2"
 

@@ -71,6 +71,12 @@ def test_a_death_is_told_once_and_so_is_the_recovery(peering: Peering, said: Sai
     ]
 
 
+def test_a_cold_standby_that_takes_over_is_not_called_before_it_runs(peering: Peering, said: Said) -> None:
+    for status, detail in (("starting", ""), ("passing", "standby"), ("starting", "has the lease"), ("passing", "ok")):
+        peering.tell(local(status, detail))
+    assert said.told == [("Echo-1", True, "has the lease"), ("Echo-1", False, "ok")]
+
+
 def test_what_hung_and_then_died_is_told_twice(peering: Peering, said: Said) -> None:
     """Of one that hangs routing keeps a doubt, of one that died it does not."""
     peering.tell(local("critical", "probe: no answer"))

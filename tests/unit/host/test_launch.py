@@ -13,6 +13,7 @@ import pytest
 
 from outrider.errors import HostError
 from outrider.fleet.spec import Agent, OnHost, Resources
+from outrider.host import deadman
 from outrider.host.config import Config
 from outrider.host.launch import folders_of, launch_of, prepare
 from outrider.host.supervisor import Launch
@@ -43,6 +44,13 @@ def test_a_command_gets_its_ports_and_folders(config: Config) -> None:
     assert launch.argv == ("serve", "--port=7200", "8200", "10.0.0.1", str(state), str(release))
     assert launch.cwd == str(release)
     assert launch.log_path == str(config.log_dir / "agents" / "Echo-1.log")
+
+
+def test_what_has_a_dead_man_is_started_by_it_with_its_lease(config: Config) -> None:
+    launch = launched(config, command=("serve", "{port}"), mode="singleton", fence="deadman")
+    lease = config.runtime_dir / "leases" / "Echo-1"
+    assert launch.argv == deadman.command(lease, ("serve", "7200"))
+    assert launch.env["OUTRIDER_LEASE"] == str(lease)
 
 
 def test_a_module_runs_in_its_release(config: Config) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from outrider.discovery.lease_file import FOREVER_NS, LeaseWriter
 from outrider.errors import HostError
+from outrider.host import deadman
 from outrider.host.config import Config
 from outrider.host.launch_file import hand_over, launch_file
 from outrider.host.processes import stat_of
@@ -103,7 +105,10 @@ def launch(folder: Path, **changes: object) -> Launch:
 def exec_agent(state_dir: Path, *arguments: str) -> tuple[int, str, str]:
     """Exit status, what the log holds, and what went to the journal."""
     command = [sys.executable, "-I", "-m", "outrider.host.exec_agent", *arguments, "--state-dir", str(state_dir)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    pipe = subprocess.PIPE
+    done = subprocess.run(
+        command, stdout=pipe, stderr=subprocess.STDOUT, text=True, check=False, start_new_session=True
+    )  # a session of its own, as systemd makes it
     log = state_dir / "agents" / "Echo-1.log"
     return done.returncode, log.read_text() if log.exists() else "", done.stdout
 
@@ -114,6 +119,17 @@ def test_the_unit_becomes_the_program_and_writes_to_the_log(tmp_path: Path) -> N
     assert exec_agent(tmp_path, "Echo-1") == (0, "hello /\n", "")
     hand_over(tmp_path, launch(tmp_path), ME)
     assert exec_agent(tmp_path, "Echo-1") == (0, "hello /\nhello /\n", "")
+
+
+def test_a_unit_with_a_dead_man_becomes_the_program_under_its_lease_alone(tmp_path: Path) -> None:
+    path = tmp_path / "leases" / "Echo-1"
+    lease, plain = LeaseWriter(path), launch(tmp_path)
+    hand_over(tmp_path, replace(plain, argv=deadman.command(path, plain.argv)), ME)
+    status, said, _ = exec_agent(tmp_path, "Echo-1")
+    assert (status, said) == (deadman.NO_LEASE, f"outrider: not started: {path} says that no lease is held\n")
+    lease.grant(7, FOREVER_NS)
+    assert exec_agent(tmp_path, "Echo-1")[:2] == (0, said + "hello /\n")
+    lease.close()
 
 
 def test_the_program_knows_its_user_unless_it_is_told_otherwise(tmp_path: Path) -> None:

@@ -42,11 +42,9 @@ def self_check(program: Path | None) -> SelfCheck:
 
 def databases_are_whole(manifest: Manifest, scratch: Path) -> tuple[str, ...]:
     """SQLite opens each of its databases, takes back what was not committed, and looks through it."""
-    checked = 0
-    for entry in manifest.entries:
-        path = scratch / on_disk(entry.path)
-        if entry.kind != "file" or not _is_sqlite(path):
-            continue
+    paths = {entry.path: scratch / on_disk(entry.path) for entry in manifest.entries if entry.kind == "file"}
+    databases = {name: path for name, path in paths.items() if _is_sqlite(path)}  # closing one removes its log
+    for name, path in databases.items():
         try:
             for part in (path, *path.parent.glob(f"{glob.escape(path.name)}-*")):
                 part.chmod(0o600)  # its log, too, is taken in
@@ -56,9 +54,8 @@ def databases_are_whole(manifest: Manifest, scratch: Path) -> tuple[str, ...]:
         except sqlite3.Error as error:
             said = [str(error)]
         if said != ["ok"]:
-            raise BackupDamaged(f"{entry.path}: SQLite finds it damaged: {'; '.join(said)}")
-        checked += 1
-    return (f"{checked} SQLite databases",) if checked else ()
+            raise BackupDamaged(f"{name}: SQLite finds it damaged: {'; '.join(said)}")
+    return (f"{len(databases)} SQLite databases",) if databases else ()
 
 
 def _is_sqlite(path: Path) -> bool:

@@ -152,6 +152,8 @@ class Desk:
         if len(levels) > 1:
             hint = f"say which: --level {levels[0]}"
             raise BackupError(f"{name} has backups of several levels: {', '.join(levels)}", hint=hint)
+        if len(owners := sorted({backup.subject.name for backup in found})) > 1:
+            raise BackupError(f"{name} has backups of several instances: {', '.join(owners)}", hint="name one of them")
         if not found:
             damaged = f"; {'; '.join(wrong)}" if wrong else ""
             at = f" at the level {level}" if level else ""

@@ -26,6 +26,7 @@ from outrider.registry.kv import Change, put_docs
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, RUN_LOCK
 from outrider.registry.lock import RunLock
 
+ENDING_S = 6.0  # an agent has five seconds to end, by default
 # What should be. Leases, locks and journals say what is, or was: an old one put back would be a lie that is acted on.
 RESTORED = (FLEET, PLACEMENT, HOSTS)
 
@@ -65,13 +66,13 @@ def into_state(
     if check_mode:
         first = f"outrider stop {backup.subject.instance}" if runs() else ""
         return Restored(backup.id, not _is_there(backup, folder), str(folder), first=first)
-    _refuse_running(backup, runs)
+    _refuse_running(backup, runs, ENDING_S)
     if _is_there(backup, folder):
         return Restored(backup.id, False, str(folder))
     with vault.alone():
         made = _made_beside(vault, backup, folder)
         try:
-            _refuse_running(backup, runs)  # copying took its time
+            _refuse_running(backup, runs, 0.0)  # copying took its time
             kept = _moved_away(folder)
             os.replace(made, folder)
         except BaseException:
@@ -85,9 +86,13 @@ def _is_there(backup: Backup, folder: Path) -> bool:
     return folder.is_dir() and content_digest(copied(folder, Counting())[0]) == backup.manifest.source
 
 
-def _refuse_running(backup: Backup, runs: Callable[[], bool]) -> None:
-    name = backup.subject.instance
-    if runs():
+def _refuse_running(backup: Backup, runs: Callable[[], bool], wait_s: float) -> None:
+    """One that was just stopped is out of routing first, and ends then."""
+    name, until = backup.subject.instance, time.monotonic() + wait_s
+    while runs():
+        if time.monotonic() < until:
+            time.sleep(0.05)
+            continue
         raise BackupError(
             f"{name} runs: its state is not replaced under it", hint=f"`outrider stop {name}`, then run it again"
         )

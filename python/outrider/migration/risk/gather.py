@@ -15,6 +15,8 @@ from outrider.migration.host_docs import plain, read_host_docs
 from outrider.migration.risk.factors import counted
 from outrider.migration.risk.observed import Observations, Outcome, Proof, Published, Record, Source, Traffic
 from outrider.migration.risk.prometheus import Prometheus
+from outrider.migration.staged.journal import read_all
+from outrider.migration.staged.records import Journal
 from outrider.migration.store import ConsulStore
 from outrider.registry.client import Consul, decode
 from outrider.registry.kv import list_docs
@@ -22,7 +24,6 @@ from outrider.registry.layout import BACKUPS, MIGRATIONS, SHIM
 from outrider.registry.leases import LEASES, decode_leases
 
 T = TypeVar("T")
-OUTCOME = "/outcome"
 EVENTS = 10_000  # as many as a shim remembers
 SERVES = ("passing", "warning")
 
@@ -52,13 +53,26 @@ def read_published(consul: Consul) -> Published:
 
 
 def outcomes_in_kv(consul: Consul) -> tuple[Outcome, ...]:
-    """The records `outrider/migrations/<id>/outcome`. Raises OutriderError for one that is damaged."""
-    found = _listed(consul, MIGRATIONS, msgspec.Raw)
-    try:
-        ended = [msgspec.json.decode(raw, type=Outcome) for key, raw in found.items() if key.endswith(OUTCOME)]
-    except msgspec.MsgspecError as error:
-        raise OutriderError(f"an outcome under {MIGRATIONS} cannot be read: {error}") from error
-    return tuple(sorted(ended, key=lambda each: each.ended))
+    """What the journals of migrations say. Raises OutriderError for one that is damaged."""
+    # A list leaves out what the token may not read; a single key is refused. Without this, nothing looks like none.
+    consul.get(f"/v1/kv/{MIGRATIONS}")
+    read = read_all(consul)
+    if read.problems:
+        raise OutriderError(f"journals cannot be read: {'; '.join(read.problems[:3])}")
+    found = [made for journal in read.journals.values() if (made := outcome_of(journal))]
+    return tuple(sorted(found, key=lambda each: each.ended))
+
+
+def outcome_of(journal: Journal) -> Outcome | None:
+    """How a migration ended. One that people cancelled, or that never began, says nothing of the next."""
+    last = journal.ended
+    if last is None or last.outcome == "cancelled":
+        return None
+    back = next((entry.at for entry in journal.entries if entry.what == "rollback"), None)
+    way_back_s = round(last.at - back, 3) if back is not None and last.outcome == "rolled_back" else None
+    asked = any(entry.what == "asked_back" for entry in journal.entries)
+    failed = last.outcome == "rolled_back" and not asked
+    return Outcome(journal.spec.agent, journal.spec.target.host, failed, last.at, way_back_s)
 
 
 def observe(

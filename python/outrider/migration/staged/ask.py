@@ -128,8 +128,9 @@ def _hint(well: Sequence[str], wish: Wish) -> str:
 
 
 def _plan(ask: Ask, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf, wave: int) -> Plan:
+    made = planned(ask, fleet, new_id(at), at, Policy())  # what cannot be done at all is refused before it is judged
     judged, risk = policy(ask, fleet)
-    made = planned(ask, fleet, new_id(at), at, judged, risk)
+    made = replace(made, policy=judged, risk=risk)
     old = fleet.agents[ask.agent]
     if ask.doc is None or ask.doc.version == old.version:
         return Plan(Planned(made), wave, old, fleet)

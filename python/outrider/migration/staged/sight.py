@@ -35,6 +35,7 @@ class Sight(Struct, frozen=True):
     waited_s: since the step was begun, as this driver saw it
     passing: instance to how long it has passed where it is placed, at its version
     trouble: instance to why it does not
+    known_holder: instances that are registered as holders: they pass with a process, as a cold standby does without
     lost: hosts that are lost
     counts: instance to what it says of its calls
     at_begin: what the target had counted when the step was begun; None: not asked yet
@@ -53,6 +54,7 @@ class Sight(Struct, frozen=True):
     waited_s: float = 0.0
     passing: Mapping[str, float] = field(default_factory=dict)
     trouble: Mapping[str, str] = field(default_factory=dict)
+    known_holder: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     counts: Mapping[str, Counts] = field(default_factory=dict)
     at_begin: Counts | None = None

@@ -28,6 +28,7 @@ DELTA_BYTES = 64 * 2**20  # what may be left to copy while callers wait
 HAND_OVER_S = 5.0  # for its calls to be finished, its state to follow, and the lease to be taken
 SHIFT_S = 2.0
 CLOSE_S = 30.0
+CRASH_LOOP_S = 10.0  # one that ends again and again is given up after it; five starts by then
 GONE_S = 1.0  # the target may fail to pass for so long before that is a verdict
 
 Phase = Literal["prepare", "canary", "cutover", "verify", "rollback", "held"]
@@ -62,7 +63,8 @@ def _warm(spec: Spec, story: Story, sight: Sight) -> Probe:
     if sight.passing.get(name, 0.0) >= STEADY_S:
         return Done()
     trouble = sight.trouble.get(name, "is not there yet")
-    return Failed(f"{name} {trouble}") if trouble.startswith("parked") else Wait(f"{name}: {trouble}")
+    ends_again = trouble.startswith("exited:") and sight.waited_s >= CRASH_LOOP_S
+    return Failed(f"{name} {trouble}") if trouble.startswith("parked") or ends_again else Wait(f"{name}: {trouble}")
 
 
 def _start_limit(spec: Spec, sight: Sight) -> float:
@@ -126,8 +128,9 @@ def _open(spec: Spec, sight: Sight) -> PlacementDoc:
 
 def _opened(spec: Spec, story: Story, sight: Sight) -> Probe:
     found = _warm(spec, story, sight)
-    if isinstance(found, Done) and not sight.holds(spec.target.instance):
-        return Wait(f"{spec.target.instance} takes the lease")
+    name = spec.target.instance
+    if isinstance(found, Done) and not (sight.holds(name) and name in sight.known_holder):
+        return Wait(f"{name} takes the lease")
     return found
 
 

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from outrider.errors import BackupError
+from outrider.host.state import KeptStore
+from outrider.migration.backup import restoring
 from outrider.migration.backup.checks import self_check
 from outrider.migration.backup.desk import Desk, server_address
 from outrider.migration.backup.making import PROVED_S, foresee, verify
@@ -111,7 +113,8 @@ def test_state_is_put_back_and_what_was_there_is_kept(scene: Scene, desk: Desk) 
     assert scene.make().did == "nothing"
 
 
-def test_a_running_instance_keeps_its_state(scene: Scene, desk: Desk) -> None:
+def test_a_running_instance_keeps_its_state(scene: Scene, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "ENDING_S", 0.2)
     scene.made()
     environment = {**os.environ, "OUTRIDER_RUNTIME": str(scene.config.runtime_dir), "OUTRIDER_INSTANCE": "A-1"}
     program = "print('up', flush=True); import time; time.sleep(60)"
@@ -173,6 +176,16 @@ def test_the_token_for_management_goes_where_consuls_own_configuration_says(tmp_
         found = server_address(file)
         assert found
         assert (found.host, found.port, found.token) == ("127.0.0.1", 8511, "m")
+
+
+def test_of_several_instances_one_is_to_be_named(scene: Scene, desk: Desk) -> None:
+    placed = msgspec.structs.replace(scene.kept.placed, instance="A-2")
+    KeptStore(scene.config.state_dir).save(msgspec.structs.replace(scene.kept, placed=placed))
+    (scene.state.parent / "A-2").mkdir()
+    assert len(desk.create("A", ["state"]).done) == 2
+    with pytest.raises(BackupError, match="several instances: A-1, A-2"):
+        desk.choose("A", "state")
+    assert desk.choose("A-2").subject.instance == "A-2"
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_here(desk: Desk) -> None:

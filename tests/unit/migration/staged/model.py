@@ -173,6 +173,7 @@ class Model:
             locked=world.locked,
             waited_s=waited_s,
             passing=passing,
+            known_holder=frozenset({world.lease.holder}) if world.locked else frozenset(),
             lost=frozenset(HOST[n] for i, n in enumerate((S, T)) if not world.up[i]),
             counts={T: counts} if story.step == "verify" else {},
             copied=Copied(0, 0),

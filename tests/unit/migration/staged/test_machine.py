@@ -32,6 +32,7 @@ def sight(of: Spec, **more: Any) -> Sight:
         "lease": LeaseDoc("A", 1, "A-1", "h1", state="held"),
         "locked": True,
         "passing": {"A-1": 10.0, "A-2": 10.0},
+        "known_holder": frozenset({"A-1", "A-2"}),
     }
     return Sight(**(base | more))
 
@@ -74,6 +75,14 @@ def test_a_step_that_takes_too_long_is_undone_and_says_what_it_waited_for() -> N
     late = act(of, Story(step="start"), sight(of, passing={"A-1": 9.0}, trouble={"A-2": "no port"}, waited_s=1e6))
     assert isinstance(late, GoBack)
     assert "A-2: no port" in late.why
+
+
+def test_one_that_ends_again_and_again_is_not_waited_for_to_the_end() -> None:
+    of, crashing = spec(), {"passing": {"A-1": 9.0}, "trouble": {"A-2": "exited: exit status 1"}}
+    assert isinstance(act(of, Story(step="start"), sight(of, waited_s=9.0, **crashing)), Wait)
+    assert act(of, Story(step="start"), sight(of, waited_s=11.0, **crashing)) == GoBack(
+        "start: A-2 exited: exit status 1"
+    )
 
 
 @pytest.mark.parametrize("step", ["start", "hand over", "verify"])

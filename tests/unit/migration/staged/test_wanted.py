@@ -93,6 +93,6 @@ def test_only_what_is_named_goes_back() -> None:
 
 
 def test_a_policy_is_only_said_if_somebody_said_it() -> None:
-    assert wish(Order(), ["Tool"], {}).policy is None
+    assert wish(Order(), ["Tool"], {}).policy == Given()
     assert wish(Order(canary=0.0, approvals=2), ["Tool"], {}).policy == Given(canary=0.0, approvals=2)
     assert wish(Order(state="staged"), ["Tool"], {}).staged

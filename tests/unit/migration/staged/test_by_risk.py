@@ -1,0 +1,70 @@
+"""What a risk makes of a migration: its policy, what the journal keeps, and what forbids it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from outrider.migration.risk.assess import Gate, Risk
+from outrider.migration.risk.gather import outcome_of
+from outrider.migration.risk.score import BANDS, Contribution
+from outrider.migration.staged.by_risk import note_of, policy_of, unmet
+from outrider.migration.staged.records import End, Given, Journal, Policy, Spec, next_entry
+
+HIGH = next(band for band in BANDS if band.name == "high")
+
+
+def risk(**more: Any) -> Risk:
+    said = (Contribution("I1", "state", 3, 4, "single writer", "", measured=True),
+            Contribution("L1", "change size", 0, 4, "none", "", measured=True))  # fmt: skip
+    base: dict[str, Any] = {name: "" for name in Risk.__struct_fields__} | {
+        "agent": "A", "points": 17, "band": HIGH, "contributions": said, "gates": ()}  # fmt: skip
+    return Risk(**(base | more))
+
+
+def test_the_band_says_how_it_is_judged_and_who_must_agree() -> None:
+    assert policy_of(risk()) == Policy(verify_s=900, undecided="hold", approvals=1)
+    assert Given(verify_s=5.0).over(policy_of(risk())) == Policy(verify_s=5.0, undecided="hold", approvals=1)
+    assert note_of(risk()).said == ("I1 state +3: single writer",)
+    assert note_of(risk(), "no time").said[-1] == "overridden: no time"
+
+
+def test_a_gate_that_is_not_met_stops_it_unless_somebody_says_why_not() -> None:
+    missing, unknown = Gate("backup of state", "proved", False, "none"), Gate("approval", "1 person agrees", None)
+    of = risk(gates=(missing, unknown))
+    assert unmet(of) == ["A (risk 17, high): backup of state: proved; none"]
+    assert unmet(of, approved="no time") == []
+    assert unmet(risk(gates=(replace(missing, met=True), unknown))) == []
+
+
+def test_what_cannot_be_done_is_not_overridden() -> None:
+    assert unmet(risk(stop="nobody holds its lease"), approved="no time") == ["A: nobody holds its lease"]
+    refused = risk(points=40, band=BANDS[-1])
+    assert "40 points" in unmet(refused)[0]
+    assert unmet(refused, approved="two of us agreed") == []
+
+
+@pytest.mark.parametrize(
+    ("whats", "failed", "way_back_s"),
+    [
+        (["begun", "ended:finalised"], False, None),
+        (["begun", "rollback", "ended:rolled_back"], True, 1.0),
+        (["begun", "asked_back", "rollback", "ended:rolled_back"], False, 1.0),
+        (["ended:cancelled"], None, None),
+        (["begun"], None, None),
+    ],
+)
+def test_history_is_read_from_the_journals(whats: list[str], failed: bool | None, way_back_s: float | None) -> None:
+    journal = Journal(Spec("m", "A", "singleton", End("A-1", "h1", "v1"), End("A-2", "h2", "v1")))
+    for at, each in enumerate(whats):
+        what, _, outcome = each.partition(":")
+        more = {"outcome": outcome} if outcome else {}
+        entry = msgspec.convert(msgspec.to_builtins(next_entry(journal, "begun", float(at), "h1")) | more | {
+            "what": what}, type(next_entry(journal, "begun", 0.0, "")))  # fmt: skip
+        journal = Journal(journal.spec, (*journal.entries, entry))
+    found = outcome_of(journal)
+    assert (found.failed if found else None) is failed
+    assert (found.way_back_s if found else None) == way_back_s
