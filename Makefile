@@ -9,7 +9,7 @@ PYTEST := python -m pytest
 LAB_NEEDS := debootstrap gpg gpgv haproxy iproute2 nftables openssh-client systemd-container
 LAB := PYTHONPATH=tests python -m hosts.lab
 
-.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-integration lint cli docs faults bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge lock
+.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-integration lint cli docs faults faults-migration bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge bench-migration lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,10 @@ faults: setup ## FAULTS faults from SEED on, singly and in pairs, on lab hosts (
 	@scripts/apt-install $(LAB_NEEDS) gcc libc6-dev
 	@PYTHONPATH=tests python -m faults.suite --faults $(or $(FAULTS),26) --seed $(or $(SEED),0) $(ARGS)
 
+faults-migration: setup ## every fault in the middle of a migration, on this machine and on lab hosts (root)
+	@scripts/apt-install $(LAB_NEEDS)
+	@OUTRIDER_FAULTS=all $(PYTEST) tests/integration/shim/test_shim_migration_faults.py tests/faults/test_migration_faults.py
+
 bench-failover: setup ## kills, hangs and lost hosts beside session TTLs, keepalived, systemd on lab hosts (root) -> build/bench/failover.json
 	@scripts/apt-install $(LAB_NEEDS)
 	@python tests/bench/failover.py $(ARGS)
@@ -85,6 +89,10 @@ bench-calls: setup ## calls beside seven peers, on one host and across lab hosts
 
 bench-judge: setup ## the judge of migrations beside two usual rules, on simulated traffic -> build/bench/judge.json
 	@PYTHONPATH="$$(scripts/bench-packages tests/bench/judge-requirements.txt)" python tests/bench/judge.py $(ARGS)
+
+bench-migration: setup ## migrations under 200 calls/s beside restarts, Ansible's and a plain switch on lab hosts (root) -> build/bench/migration.json
+	@scripts/apt-install $(LAB_NEEDS)
+	@python tests/bench/migration.py $(ARGS)
 
 lock: ## requirements.lock anew from the ranges
 	@scripts/lock

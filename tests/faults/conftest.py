@@ -21,8 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="systemd-nspawn needs root"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def small() -> Iterator[Fleet]:
-    """The small fleet, as `site.yml` makes it; gone before another folder's tests make hosts of their own."""
-    with small_fleet() as fleet:
+    """The small fleet, as `site.yml` makes it; gone before another folder's tests make hosts of their own.
+
+    Where $OUTRIDER_LAB names a lab, it is made there, and the lab is left up.
+    """
+    with small_fleet(os.environ.get("OUTRIDER_LAB", "")) as fleet:
         yield fleet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from outrider.failover.desk import Desk
 from outrider.failover.election import Election
 from outrider.failover.placer import LOST_S, STARTS_AT_ONCE, Picture
 from outrider.failover.placer_loop import Placer
+from outrider.failover.sight import GOSSIP
 from outrider.fleet.spec import Agent, Host
 from outrider.registry.client import connect
 from outrider.registry.kv import Change, get_doc, put_docs
@@ -35,6 +37,7 @@ from outrider.registry.layout import (
     PlacementDoc,
 )
 from outrider.registry.lock import LockState, RunLock, lock_state
+from outrider.registry.services import register_node_check
 
 pytestmark = pytest.mark.integration
 NAMES = ("h1", "h2", "h3")
@@ -265,3 +268,43 @@ def test_another_candidate_waits_out_the_lock_delay_unless_it_was_given_up(fleet
     time.sleep(0.5)  # candidates look at most that often
     assert second.campaign()
     assert not first.is_ours
+
+
+def test_a_shim_that_was_killed_decides_on_when_it_is_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost(fleet)
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    with monkeypatch.context() as patched:
+        patched.setattr("os.getpid", lambda: gone.pid)
+        before = elected(fleet)
+    again = Election(connect(fleet.consul.address), PLACER_LOCK, "p1")
+    assert again.campaign()
+    assert again.guard == before.guard
+    assert again.campaign()
+    before.lose()  # as when Consul has ended its session meanwhile
+    again = Election(connect(fleet.consul.address), PLACER_LOCK, "p1")
+    assert not again.campaign()
+
+
+def test_nobody_goes_on_for_a_shim_that_only_stands_still(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost(fleet)
+    with subprocess.Popen(["sleep", "60"]) as alive:
+        with monkeypatch.context() as patched:
+            patched.setattr("os.getpid", lambda: alive.pid)
+            elected(fleet)
+        assert not Election(connect(fleet.consul.address), PLACER_LOCK, "p1").campaign()
+        alive.kill()
+
+
+def test_who_stands_still_is_not_elected_any_more(fleet: Fleet) -> None:
+    lost(fleet)
+    client = fleet.consul.client
+    register_node_check(client, SHIM, "shim", 0.5)
+    client.put(f"/v1/agent/check/pass/{SHIM}")
+    first = Election(client, PLACER_LOCK, "p1", checks=(GOSSIP, SHIM))
+    assert first.campaign()
+    second, until = Election(connect(fleet.consul.address), PLACER_LOCK, "p2"), time.monotonic() + WITHIN_S
+    while not second.campaign():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert lock_state(client, PLACER_LOCK).session != first.guard.session

@@ -14,7 +14,7 @@ from outrider.calls import arrays, context
 from outrider.calls.breaker import Outcome
 from outrider.calls.frames import Refusal, Reply
 from outrider.calls.target import Peer, Place, Target
-from outrider.discovery.records import Answer
+from outrider.discovery.records import Answer, Instance
 from outrider.errors import (
     REFUSALS,
     CallError,
@@ -30,7 +30,9 @@ from outrider.errors import (
 
 # Full jitter (Brooker): anything from nothing to a bound that doubles.
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.02, 0.25
-POLL_S, MOST_POLL_S = 0.0005, 0.005
+POLL_S, MOST_POLL_S = 0.0005, 0.01
+# Who says that it does not hold the lease is asked again after a time that doubles, while it is still named alone.
+REFUSED_S, MOST_REFUSED_S = 0.005, 0.05
 SOON_S = 0.2  # a circuit that is tried again within this is waited for
 MOST_POLLS = 60
 DRAINED_S = 1.0  # by then the catalogue has no instance that is stopping
@@ -45,7 +47,8 @@ class Plan:
 
     __slots__ = (
         *("_attempts", "_began", "_idempotent", "_pause_s", "_peer", "_permit", "_polls", "_rng", "_sent_at"),
-        *("_timeout_s", "_tried", "_waits_for", "attempt_until", "method", "target", "trace", "until"),
+        *("_refusals", "_refused", "_refused_until", "_timeout_s", "_tried", "_waits_for"),
+        *("attempt_until", "method", "target", "trace", "until"),
     )
 
     def __init__(
@@ -68,6 +71,9 @@ class Plan:
         self._tried = _NOTHING
         self._peer: Peer | None = None
         self._permit = 0
+        self._refusals = 0
+        self._refused: Instance | None = None
+        self._refused_until = 0.0
         self._sent_at = 0.0
         target.budget.called()
 
@@ -87,6 +93,8 @@ class Plan:
             if now - target.served_at < target.settings.absent_s:
                 return self._poll(now, nobody)
             raise self._named(nobody)
+        if now < self._refused_until and answer.instances == (self._refused,):
+            return self._poll(now, NotHolder(f"{answer.instances[0].instance} passes its lease on"))
         chosen = target.choose(now, self.until, self._idempotent, self._tried)
         if chosen is None:
             return self._refused_by_circuits(now)
@@ -135,7 +143,11 @@ class Plan:
         if final or not self._may_retry(error, now):
             raise self._named(error)
         if isinstance(error, NotHolder):
-            self._pause_s = self._rng.uniform(0, MOST_POLL_S)  # who holds the lease now is known soon
+            # Who holds it now is known soon, and to look that up costs less than to be refused again.
+            self._refused = peer.instance
+            self._refused_until = now + min(MOST_REFUSED_S, REFUSED_S * 2 ** min(self._refusals, 8))
+            self._refusals += 1
+            self._polls = 0
             return
         elsewhere = len(self._tried) + 1 < len(self.target.peers)
         self._tried |= {peer.place}

@@ -6,16 +6,17 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from outrider.calls.state_folder import CHUNK, OURS, Item, Manifest, hash_of
+from outrider.calls.state_folder import CHUNK, OURS, Item, Manifest, chunks_of, hash_of
 from outrider.errors import CallRefused
 
 # A file written this short a time ago may be written again without a change of its times.
 TICK_NS = 50_000_000
 
 Key = tuple[int, ...]  # of a file: changes whenever its bytes do
+INODE = 3
 
 
 class Scanner:
@@ -52,6 +53,22 @@ class Scanner:
     def stamp(self) -> dict[str, Key]:
         """Changes when anything in the folder does, and costs no reading of files."""
         return {path: _key(status) for path, status in self._walk()}
+
+    def amend(self, path: str, chunks: Iterable[int]) -> None:
+        """Read these chunks of a file anew, so that the next scan need not read the rest, which is as it was.
+
+        For a private folder. A file that is not known, or is another one now, is left to the next scan.
+        """
+        known = self._known.get(path)
+        with open(self._root / path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if known is None or known[0][INODE] != status.st_ino:
+                return
+            hashes = list(known[1][: chunks_of(status.st_size)])
+            hashes += [b""] * (chunks_of(status.st_size) - len(hashes))
+            for number in chunks:
+                hashes[number] = hash_of(os.pread(file.fileno(), CHUNK, number * CHUNK))
+        self._known[path] = _key(status), tuple(hashes)
 
     def _walk(self, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
         """Relative paths. A folder that cannot be read is an error: half of a state is none."""

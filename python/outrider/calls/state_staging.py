@@ -118,6 +118,8 @@ class Staging:
             os.fsync(fd)
         finally:
             os.close(fd)
+        if step.base == "staged":
+            self._scanner.amend(item.path, step.chunks)
 
 
 def _changes(step: Step, path: Path) -> bool:

@@ -31,7 +31,7 @@ from outrider.migration.staged.journal import Read, append, decode
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
-from outrider.migration.staged.sight import Action, Begin, Copied, Copy, End, GoBack, Hold, Sight, Wait
+from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul, Reply
 from outrider.registry.kv import Change, Guard
@@ -46,6 +46,7 @@ AT_ONCE = 4  # of the whole fleet
 TICK_S = 0.02
 IDLE_S = 0.5
 COUNT_S = 0.1  # from one question for counts to the next
+REST_S = 0.25  # after a cutover, for the calls that waited for it: they come at once
 TROUBLE_S = 0.25
 COPY_TIMEOUT_S = 300.0
 COPY_PAUSE_S = 0.05  # before each try
@@ -145,7 +146,7 @@ class Migrations:
                 log.error("a migration's journal cannot be followed, and nothing is done about it: %s", problem)
         for name, journal in read.journals.items():
             known = self.journals.get(name)
-            if known is None or len(journal.entries) >= len(known.entries):
+            if known is None or journal.broken or len(journal.entries) >= len(known.entries):
                 self.journals[name] = journal
         for name in self.journals.keys() - read.journals.keys():
             del self.journals[name]
@@ -196,6 +197,8 @@ class Drive:
         self._eyes = Eyes(owner.view, owner.config, clock)
         self._unheld_since: float | None = None
         self._probes = (0, 0)
+        self._at_begin: Counts | None = None
+        self._waited_for: Counts | None = None
         self._asked_at = float("-inf")
         self._copying: asyncio.Task[Copied] | None = None
         self._copied: Copied | None = None
@@ -267,6 +270,7 @@ class Drive:
         if story.began != began or self._id not in self._owner.began:
             self._owner.began[self._id] = story.began, self._clock()
             self._probes, self._copied, self._copy_error = (0, 0), None, ""
+            self._at_begin = self._waited_for = None
         if truth.agent is None:
             remains = edits.left(truth.placement, spec, spec.source.instance, "", time.time()) if truth.index else None
             return End("cancelled", f"{spec.agent} is not in the fleet any more", remains)
@@ -299,6 +303,8 @@ class Drive:
             known_holder=self._eyes.holders(spots),
             lost=frozenset(picture.lost),
             counts=dict(self._eyes.counts),
+            at_begin=self._at_begin,
+            waited_for=self._waited_for,
             probes=self._probes,
             copied=self._copied,
             copy_error=self._copy_error,
@@ -317,6 +323,11 @@ class Drive:
         bad, n = self._probes
         self._probes = bad + (spec.target.instance not in self._eyes.look(spots)[0]), n + 1
         await self._eyes.ask(spots)
+        counts = self._eyes.counts.get(spec.target.instance)
+        self._at_begin = self._at_begin or counts
+        _, began_at = self._owner.began.get(self._id, (None, now))
+        if self._waited_for is None and now - began_at >= REST_S:
+            self._waited_for = counts
 
     def _unheld_s(self, truth: Truth) -> float:
         """For how long the target has not held the lease."""

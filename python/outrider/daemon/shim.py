@@ -26,6 +26,7 @@ from outrider.discovery.feed import Feed
 from outrider.discovery.records import Entry, Instance
 from outrider.errors import ConsulError
 from outrider.failover.placer_loop import Placer
+from outrider.failover.sight import GOSSIP
 from outrider.fleet.effective import default_probes
 from outrider.fleet.spec import Agent
 from outrider.host.agent_host import AgentHost
@@ -38,7 +39,7 @@ from outrider.host.loop_lag import LoopLag
 from outrider.host.move_keys import MoveKeys
 from outrider.host.probes import ProbeLoop
 from outrider.host.publisher import Picture, Publisher, marked, picture_of
-from outrider.host.registrar import CHECK_PREFIX, Registrar
+from outrider.host.registrar import CHECK_PREFIX, HOST_CHECK, Registrar
 from outrider.host.runner import Probing, Verdict
 from outrider.host.state import Local
 from outrider.host.supervisor import Supervisor
@@ -133,6 +134,7 @@ class Shim:
             lambda: self.feed.view,
             leases=lambda: self.singletons.leases,
             heard=lambda: self.peering.heard,
+            checks=(GOSSIP, HOST_CHECK),
         )
         self.migrations = Migrations(
             self.consul,

@@ -1,4 +1,8 @@
-"""Who decides: a lock in Consul that one shim holds for as long as it and its host are well."""
+"""Who decides: a lock in Consul that one shim holds for as long as it and its host are well.
+
+A shim that was killed and is back goes on with the session that it had: what it was about waits for no time-out. One
+that stands still, or whose host is lost, loses it with the first of `checks` that Consul finds critical.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from msgspec import json
 
 from outrider.errors import ConsulError
+from outrider.failover.sight import GOSSIP
 from outrider.registry.client import Consul
 from outrider.registry.kv import Guard
 from outrider.registry.layout import PLACEMENT
@@ -30,11 +36,15 @@ class Election:
     Holding the lock is a hint: what makes two deciders impossible is that every write carries `guard`.
     """
 
-    def __init__(self, consul: Consul, key: str, host: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, consul: Consul, key: str, host: str, clock: Callable[[], float] = time.monotonic,
+        checks: Sequence[str] = (GOSSIP,),
+    ) -> None:  # fmt: skip
         self._consul = consul
         self._key = key
         self._host = host
         self._clock = clock
+        self._checks = checks
         self._session = ""
         self._renewed_at = self._looked_at = float("-inf")
         self.holder = ""
@@ -61,6 +71,10 @@ class Election:
         self._looked_at = now
         state = lock_state(self._consul, self._key)
         self.holder = state.holder.host if state.session and state.holder else ""
+        if state.session and state.holder and self._is_predecessor(state.holder):
+            self._session = state.session  # renewed with the next look, if it is still there
+            log.info("this shim decides on, as the one before it on this host did")
+            return True
         return not state.session and self._has_work() and self._take(now)
 
     def lose(self) -> None:
@@ -87,8 +101,14 @@ class Election:
         """
         return bool(self._consul.get(f"/v1/kv/{PLACEMENT}", params={"keys": ""}).body)
 
+    def _is_predecessor(self, holder: Holder) -> bool:
+        """Whether it was a shim of this host whose process has ended: it writes nothing any more."""
+        return holder.host == self._host and holder.pid != os.getpid() and not Path(f"/proc/{holder.pid}").exists()
+
     def _take(self, now: float) -> bool:
-        session = self._consul.create_session(self._key, ttl_s=TTL_S, lock_delay_s=LOCK_DELAY_S)
+        session = self._consul.create_session(
+            self._key, ttl_s=TTL_S, lock_delay_s=LOCK_DELAY_S, node_checks=self._checks
+        )
         value = json.encode(Holder("outriderd", self._host, os.getpid(), time.time()))
         try:
             won = self._consul.put(f"/v1/kv/{self._key}", value, params={"acquire": session}).strip() == b"true"

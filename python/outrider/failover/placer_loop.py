@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 from outrider.discovery.feed import View
@@ -15,7 +15,7 @@ from outrider.failover.decision import Decision, said
 from outrider.failover.desk import Desk, Outcome
 from outrider.failover.election import Election
 from outrider.failover.placer import Picture, Spot, decide, pairs
-from outrider.failover.sight import Sight
+from outrider.failover.sight import GOSSIP, Sight
 from outrider.registry.client import Consul
 from outrider.registry.kv import Guard
 from outrider.registry.layout import PLACER_LOCK
@@ -43,6 +43,7 @@ class Placer:
         heard: Callable[[], frozenset[str]] = frozenset,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        checks: Sequence[str] = (GOSSIP,),
     ) -> None:
         self._executor = executor
         self._view = view
@@ -50,7 +51,7 @@ class Placer:
         self._heard = heard
         self._clock = clock
         self._wall = wall
-        self._election = Election(consul, PLACER_LOCK, host, clock)
+        self._election = Election(consul, PLACER_LOCK, host, clock, checks)
         self._desk = Desk(consul, wall)
         self._starting: dict[Spot, float] = {}
         self._said: dict[str, str] = {}

@@ -2,108 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import msgspec
 import pytest
 
+from integration.shim.migrating import QUICK, Fleet, adding, ledger, serving
 from integration.shim.under_load import UnderLoad
-from outrider.calls.client import Client
-from outrider.fleet.spec import Agent, Host
-from outrider.migration.staged.ask import Wish, create, plans
-from outrider.migration.staged.desk import Desk
 from outrider.migration.staged.records import Given
-from outrider.migration.staged.report import MigrationReport
-from outrider.registry import kv
-from outrider.registry.layout import HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
 
 if TYPE_CHECKING:
-    from integration.shim.shim_host import ShimHost
+    pass
 
 pytest_plugins = ("integration.shim.shim_host",)
-
-LEDGER = Path(__file__).parents[1] / "ledger_agent.py"
-QUICK = Given(canary=0.2, canary_s=0.5, verify_s=1.0, undecided="accept")
-ENDED = ("finalised", "rolled_back", "cancelled", "held")
-
-
-def ledger(mode: Any, *, state: bool = True, **environment: str) -> Agent:
-    return Agent(
-        command=(sys.executable, str(LEDGER)),
-        ports={"call": "auto"},
-        mode=mode,
-        state=state,
-        environment=environment,
-    )
-
-
-class Fleet:
-    """The agent Ledger on one host, and what is asked of it."""
-
-    def __init__(self, host: ShimHost) -> None:
-        self.host = host
-        self.desk = Desk(host.consul.client)
-        kv.put_docs(host.consul.client, [kv.Change(HOSTS + "local", HostDoc(Host("local")), 0)])
-
-    def place(self, agent: Agent, count: int = 1) -> None:
-        placement = PlacementDoc("Ledger", tuple(Placed(f"Ledger-{n}", "local", "v1") for n in range(1, count + 1)))
-        self.host.docs["Ledger"] = (AgentDoc("Ledger", "test", agent, "v1"), placement)
-        self.host.write()
-
-    def migrate(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1") -> str:
-        docs = {"Ledger": AgentDoc("Ledger", "test", agent, "v2")}
-        consul = self.host.consul.client
-        (spec,) = create(consul, plans(consul, Wish("test", ("Ledger",), source=source, docs=docs, policy=policy)))
-        return spec.id
-
-    def report(self, migration: str) -> MigrationReport:
-        return msgspec.json.decode(self.host.request("GET", f"/v1/migrations/{migration}"), type=MigrationReport)
-
-    def say(self, migration: str, action: str, **query: str) -> None:
-        self.host.request("POST", f"/v1/migrations/{migration}/{action}?{urlencode({'by': 'test', **query})}")
-
-    def end(self, migration: str, within_s: float = 40.0) -> MigrationReport:
-        return self.host.wait(lambda: found if (found := self.report(migration)).state in ENDED else None, within_s)
-
-    def placed(self) -> PlacementDoc:
-        doc, _ = kv.get_doc(self.host.consul.client, PLACEMENT + "Ledger", PlacementDoc)
-        assert doc
-        return doc
-
-    def instances(self) -> list[tuple[str, str]]:
-        return [(placed.instance, placed.version) for placed in self.placed().instances]
-
-
-@pytest.fixture
-def fleet(host: ShimHost) -> Fleet:
-    return Fleet(host)
-
-
-@pytest.fixture
-def call(fleet: Fleet) -> Callable[..., Any]:
-    client = Client(runtime=fleet.host.folder / "runtime", caller="test")
-    return lambda method, arguments=None: client.call("Ledger", method, arguments, timeout=5.0)
-
-
-def serving(fleet: Fleet, call: Callable[..., Any]) -> None:
-    fleet.host.start()
-    fleet.host.wait(lambda: fleet.host.served("Ledger"))
-    call("known")
-
-
-def adding(call: Callable[..., Any]) -> UnderLoad[Any]:
-    """Each number once: what is answered must be known in the end."""
-    numbers = itertools.count()
-    return UnderLoad(lambda: (number := next(numbers), call("add", {"number": number})["instance"]))
 
 
 def test_a_replica_is_replaced_by_another_version_and_no_call_fails(fleet: Fleet, call: Callable[..., Any]) -> None:
@@ -210,8 +125,7 @@ def test_a_new_one_that_dies_with_what_it_accepted_is_revived_and_gives_it_back(
     migration = fleet.migrate(ledger("singleton", MARK="new"), long)
     fleet.host.wait(lambda: fleet.report(migration).phase == "verify")
     assert call("add", {"number": 7})["instance"] == "Ledger-2"
-    reports = json.loads(fleet.host.request("GET", "/v1/status"))["instances"]
-    os.kill(next(report["pid"] for report in reports if report["instance"] == "Ledger-2"), signal.SIGKILL)
+    os.kill(fleet.pid("Ledger-2"), signal.SIGKILL)
     report = fleet.end(migration)
     assert report.state == "rolled_back"
     assert fleet.instances() == [("Ledger-1", "v1")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -98,19 +99,30 @@ def test_what_nobody_worked_on_is_sent_to_another(error: CallError) -> None:
     assert asked(one, answer(2)) is not first
 
 
-def test_who_is_no_holder_is_asked_again_soon_until_the_time_is_over() -> None:
+def test_who_is_no_holder_is_asked_again_ever_later_until_the_time_is_over() -> None:
     one = plan(target())
-    now = NOW
-    for _ in range(100):
-        asked(one, answer(1), now)
+    now, refused_at = NOW, [NOW]
+    asked(one, answer(1))
+    while now < NOW + 0.9:
         one.failed(NotHolder("x"), now)
-        pause_s = one.next_peer(answer(1), now)
-        assert isinstance(pause_s, float)
-        assert pause_s <= 0.005
-        now += 0.001
-    asked(one, answer(1), now)
+        refused_at.append(now)
+        while isinstance(pause_s := one.next_peer(answer(1), now), float):
+            now += pause_s
+    pauses = [later - earlier for earlier, later in itertools.pairwise(refused_at)][1:]
+    assert pauses[0] < 0.01
+    assert max(pauses) < 0.07
+    assert len(pauses) < 30
     with pytest.raises(NotHolder):
         one.failed(NotHolder("x"), one.until)
+
+
+def test_whoever_is_named_instead_of_who_is_no_holder_is_asked_at_once() -> None:
+    one = plan(target())
+    asked(one, answer(1))
+    one.failed(NotHolder("x"), NOW)
+    assert isinstance(one.next_peer(answer(1), NOW), float)
+    again = msgspec.structs.replace(answer(1), instances=(msgspec.structs.replace(answer(1).instances[0], epoch=2),))
+    assert isinstance(one.next_peer(again, NOW), Peer)
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("x"), CallTimeout("x"), CallFailed("x")], ids=lambda e: e.kind)

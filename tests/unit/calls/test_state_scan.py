@@ -48,6 +48,30 @@ def test_files_folders_and_links_are_found_and_nothing_else(state: Path) -> None
     assert (found["link"].kind, found["link"].target) == ("link", "/etc/passwd")
 
 
+def test_of_a_file_that_was_amended_only_the_chunks_named_are_read(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanner = Scanner(state, private=True)
+    scanner.scan(settle=True)
+    counting = Counting(monkeypatch)
+    with (state / "a" / "f").open("r+b") as file:
+        file.seek(CHUNK)
+        file.write(b"y" * CHUNK + b"z")
+    scanner.amend("a/f", (1, 2))
+    found = {item.path: item for item in scanner.scan(settle=True)}
+    assert found["a/f"].hashes == (hash_of(b"x" * CHUNK), hash_of(b"y" * CHUNK), hash_of(b"z"))
+    assert counting.read == 0
+
+
+def test_a_file_that_became_another_one_is_read_whole(state: Path) -> None:
+    scanner = Scanner(state, private=True)
+    scanner.scan(settle=True)
+    (state / "new").write_bytes(b"y" * (CHUNK + 1))
+    (state / "new").replace(state / "a" / "f")
+    scanner.amend("a/f", ())
+    assert {item.path: item for item in scanner.scan()}["a/f"].hashes == (hash_of(b"y" * CHUNK), hash_of(b"y"))
+
+
 def test_what_has_not_changed_is_not_read_again(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_scan, "TICK_NS", 0)
     counting, scanner = Counting(monkeypatch), Scanner(state)

@@ -41,7 +41,10 @@ class Desk:
         self._wall = wall
 
     def create(self, plans: list[Planned]) -> list[Spec]:
-        """Ask for them: from here on the elected shim carries them out. Raises ConsulConflict if things changed."""
+        """Ask for them: from here on the elected shim carries them out.
+
+        Raises MigrationRefused if somebody else was quicker, ConsulConflict if other things changed.
+        """
         changes: list[Change] = []
         for plan in plans:
             spec = plan.spec
@@ -49,7 +52,15 @@ class Desk:
                 changes.append(Change(FLEET + spec.agent, plan.doc, plan.index))
             first = next_entry(Journal(spec), "planned", self._wall(), spec.by, said=spec.why)
             changes += [spec_change(spec), entry_change(spec.id, first)]
-        put_docs(self._consul, changes)
+        try:
+            put_docs(self._consul, changes)
+        except ConsulConflict as error:
+            agents = {plan.spec.agent for plan in plans}
+            others = [j.spec for j in self.journals()[0] if j.ended is None and j.spec.agent in agents]
+            if others:
+                said = [f"{other.agent} is to be moved by migration {other.id}, of {other.by}" for other in others]
+                raise MigrationRefused(said, hint=f"`outrider migrate watch {others[0].id}` follows it") from error
+            raise
         return [plan.spec for plan in plans]
 
     def journals(self) -> tuple[list[Journal], tuple[str, ...]]:

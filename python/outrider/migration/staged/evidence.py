@@ -13,26 +13,49 @@ from outrider.migration.staged.sight import Counts
 FEW = 50  # calls of a baseline that says nothing yet
 P0_UNKNOWN = 0.10  # tolerated where there is no baseline
 P0_PROBES = 0.05
+NOBODY = Counts()
 SLOW = 0.95  # a call is slow if it took longer than this share of the baseline's
 
 
-def signals(baseline: Counts | None, now: Counts | None, probes: tuple[int, int]) -> tuple[Signal, ...]:
-    """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at."""
-    now = now or Counts()
+def signals(
+    baseline: Counts | None,
+    now: Counts | None,
+    probes: tuple[int, int],
+    errors_since: Counts | None = NOBODY,
+    slow_since: Counts | None = NOBODY,
+) -> tuple[Signal, ...]:
+    """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at.
+
+    errors_since, slow_since: of calls that were counted then nothing is said; None: those that count have yet to come
+    """
     bad, n = probes
     few = Signal("probes", bad, n, P0_PROBES)
-    if now.calls < FEW and not now.failed:
+    if now is None:
+        return (few,)
+    calls = _since(errors_since, now)
+    if calls.calls < FEW and not calls.failed:
         return (few,)  # it is called too seldom to be judged by its calls
     known = baseline if baseline and baseline.calls >= FEW else None
     p0 = tolerated(known.failed, known.calls) if known else P0_UNKNOWN
     # With nothing to compare it with it may be found bad, but not good: as if most of its samples were missing.
-    missing = 0 if known else now.calls + 1
-    found = [Signal("errors", min(now.failed, now.calls), now.calls, p0, missing)]
+    missing = 0 if known else calls.calls + 1
+    found = [Signal("errors", min(calls.failed, calls.calls), calls.calls, p0, missing)]
     if known and sum(known.buckets) >= FEW and now.buckets:
         limit = slow_from(known.buckets)
         before, n = sum(known.buckets[limit:]), sum(known.buckets)
-        found.append(Signal("slow calls", sum(now.buckets[limit:]), sum(now.buckets), tolerated(before, n)))
+        buckets = _since(slow_since, now).buckets
+        found.append(Signal("slow calls", sum(buckets[limit:]), sum(buckets), tolerated(before, n)))
     return tuple(found)
+
+
+def _since(then: Counts | None, now: Counts) -> Counts:
+    """What was added; all that there is after a restart."""
+    if then is None:
+        return NOBODY
+    if then.calls > now.calls or then == NOBODY:
+        return now
+    buckets = tuple(later - earlier for later, earlier in zip(now.buckets, then.buckets, strict=False))
+    return Counts(now.calls - then.calls, max(0, now.failed - then.failed), buckets)
 
 
 def slow_from(buckets: tuple[int, ...]) -> int:

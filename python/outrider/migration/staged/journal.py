@@ -30,6 +30,7 @@ def decode(reply: Reply) -> Read:
     problems = list(found.problems)
     specs: dict[str, Spec] = {}
     entries: dict[str, list[Entry]] = {}
+    damaged: dict[str, str] = {}
     for key, (raw, _) in sorted(found.docs.items()):
         try:
             if key.endswith(SPEC):
@@ -38,7 +39,12 @@ def decode(reply: Reply) -> Read:
                 entries.setdefault(key.partition(JOURNAL)[0], []).append(msgspec.json.decode(raw, type=Entry))
         except msgspec.MsgspecError as error:
             problems.append(f"{MIGRATIONS}{key}: {error}")
-    journals = {name: chained(spec, tuple(entries.get(name, ()))) for name, spec in specs.items()}
+    for problem in problems:
+        name, _, entry = problem.removeprefix(MIGRATIONS).partition(JOURNAL)
+        damaged.setdefault(name, f"entry {entry}")
+    journals = {
+        name: chained(spec, tuple(entries.get(name, ())), damaged.get(name, "")) for name, spec in specs.items()
+    }
     problems += [f"{MIGRATIONS}{name}: {journal.broken}" for name, journal in journals.items() if journal.broken]
     return Read(journals, tuple(problems))
 

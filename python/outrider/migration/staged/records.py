@@ -151,8 +151,10 @@ class Journal(Struct, frozen=True):
         return last if last and last.what == "ended" else None
 
 
-def chained(spec: Spec, entries: tuple[Entry, ...]) -> Journal:
-    """A journal, with what is wrong with the chain of its entries."""
+def chained(spec: Spec, entries: tuple[Entry, ...], damaged: str = "") -> Journal:
+    """A journal, with what is wrong with the chain of its entries. `damaged`: an entry of it that cannot be read."""
+    if damaged:
+        return Journal(spec, entries, damaged)
     before = digest(spec)
     for expected, entry in enumerate(entries):
         if entry.seq != expected:

@@ -17,6 +17,7 @@ from outrider.migration.staged.story import Story
 CUTOVERS = ("hand over", "close", "shift")
 HAND_BACK_S = 5.0
 TAKEN_S = 15.0
+TAKES_S = 1.0  # it takes milliseconds, and is refused by a write of the placement meanwhile
 REOPEN_S = 60.0
 
 
@@ -72,6 +73,8 @@ def _state(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     """Who held the lease last has the state. If that is the new one, nothing but it can give the state back."""
     source, target = spec.source.instance, spec.target.instance
     if sight.lease is None or sight.lease.holder != target or _gave_back(sight, source):
+        if story.step == "hand back" and _gave_back(sight, source) and sight.waited_s < TAKES_S:
+            return Wait(f"{source} takes the lease that was passed back")
         if story.step != "take back":
             return Begin("take back", edits.taken_back(sight.placement, spec))
         return _over(spec, story, sight, now_unix)  # the new one takes nothing any more

@@ -40,6 +40,8 @@ class Sight(Struct, frozen=True):
     known_holder: instances that are registered as holders: they pass with a process, as a cold standby does without
     lost: hosts that are lost
     counts: instance to what it says of its calls
+    at_begin: what the target had counted when the step was begun; None: not asked yet
+    waited_for: what the target had counted when the calls that had waited for the cutover were answered; None: not yet
     probes: looks at the target since the step was begun: (bad, all)
     copied, copy_error: what came of copying state ahead in this step
     others: the migrations that this one comes after, by id: how each ended, None while it has not
@@ -59,6 +61,8 @@ class Sight(Struct, frozen=True):
     known_holder: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    at_begin: Counts | None = None
+    waited_for: Counts | None = None
     probes: tuple[int, int] = (0, 0)
     copied: Copied | None = None
     copy_error: str = ""

@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from outrider.migration.judge import judge
 from outrider.migration.staged import edits
-from outrider.migration.staged.evidence import baseline_of, kept, signals
+from outrider.migration.staged.evidence import NOBODY, baseline_of, kept, signals
 from outrider.migration.staged.records import Spec, Strategy
-from outrider.migration.staged.sight import Copy, Done, Failed, Probe, Sight, Wait
+from outrider.migration.staged.sight import Copy, Counts, Done, Failed, Probe, Sight, Wait
 from outrider.migration.staged.story import Story
 from outrider.registry.layout import PlacementDoc
 
@@ -162,7 +162,8 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
     limit_s = policy.canary_s if canary else policy.verify_s
     over = sight.waited_s >= limit_s
     baseline = baseline_of(story.evidence.get("start", {}))
-    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes), over=over)
+    since = _since_when(spec, sight, canary=canary)
+    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes, *since), over=over)
     evidence = kept(verdict)
     if verdict.word == "rollback":
         return Failed(verdict.said, evidence)
@@ -171,6 +172,15 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
     if verdict.word == "continue":
         return Wait(verdict.said)
     return _undecided(spec, story, verdict.said, evidence, canary=canary)
+
+
+def _since_when(spec: Spec, sight: Sight, *, canary: bool) -> tuple[Counts | None, Counts | None]:
+    """Which of the target's calls say nothing of errors, and which of slow calls."""
+    if canary:
+        return NOBODY, NOBODY
+    if spec.strategy == "replicated":  # what was well with a few calls is to be so with all
+        return sight.at_begin, sight.at_begin
+    return NOBODY, sight.waited_for  # calls that waited for the cutover all come at once
 
 
 def _undecided(spec: Spec, story: Story, said: str, evidence: dict[str, object], *, canary: bool) -> Probe:

@@ -34,6 +34,27 @@ def test_errors_and_slow_calls_are_held_against_the_baseline() -> None:
     assert judge(slow, over=False).word == "rollback"
 
 
+def test_calls_that_all_waited_for_the_cutover_are_not_slow_and_may_still_fail() -> None:
+    before = Counts(10_000, 10, buckets(b2=9_800, b5=200))
+    burst = Counts(62, 0, buckets(b2=20, b9=42))
+    assert judge(signals(before, burst, (0, 0), slow_since=None), over=False).word == "continue"
+    after = Counts(562, 0, buckets(b2=515, b5=5, b9=42))
+    assert judge(signals(before, after, (0, 0), slow_since=burst), over=False).word == "go"
+    assert judge(signals(before, burst, (0, 0)), over=False).word == "rollback"
+    failing = Counts(62, 30, burst.buckets)
+    assert judge(signals(before, failing, (0, 0), slow_since=None), over=False).word == "rollback"
+    restarted = Counts(60, 0, buckets(b9=60))
+    assert judge(signals(before, restarted, (0, 0), slow_since=burst), over=False).word == "rollback"
+
+
+def test_what_went_well_with_a_few_calls_does_not_speak_for_all() -> None:
+    canary = Counts(5_000, 0, buckets(b2=5_000))
+    assert judge(signals(canary, canary, (0, 0), None, None), over=False).word == "continue"
+    assert judge(signals(canary, canary, (0, 0), canary, canary), over=False).word == "continue"
+    failing = Counts(5_060, 30, buckets(b2=5_060))
+    assert judge(signals(canary, failing, (0, 0), canary, canary), over=False).word == "rollback"
+
+
 def test_without_a_baseline_only_many_errors_speak_against_it() -> None:
     found = signals(None, Counts(100, 5, buckets(b2=100)), (0, 0))
     assert [signal.name for signal in found] == ["errors"]

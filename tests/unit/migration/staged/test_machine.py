@@ -14,7 +14,7 @@ from outrider.migration.staged.records import Policy, Spec, Strategy
 from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import Story
 from outrider.registry.layout import AgentDoc, Placed, PlacementDoc
-from outrider.registry.leases import LeaseDoc
+from outrider.registry.leases import LeaseDoc, Member
 
 DOC = PlacementDoc("A", (Placed("A-1", "h1", "v1"),))
 GOOD, BAD = Counts(5_000, 0, (5_000,)), Counts(100, 90, (100,))
@@ -131,6 +131,25 @@ def test_worse_calls_lead_back_at_once() -> None:
     found = act(of, Story(step="verify"), sight(of, counts={"A-2": BAD}, **held_by("A-2")))
     assert isinstance(found, GoBack)
     assert found.evidence["verdict"] == "rollback"
+
+
+def test_what_waited_for_the_cutover_is_not_held_against_the_new_one_but_a_replica_had_nobody_waiting() -> None:
+    baseline = {"start": {"baseline": {"calls": 1000, "failed": 0, "buckets": (1000, 0)}}}
+    slow = Counts(60, 0, (20, 40))
+    for strategy, what in (("singleton", Wait), ("replicated", GoBack)):
+        of = spec(strategy=strategy)
+        seen = sight(of, counts={"A-2": slow}, at_begin=Counts(), waited_for=None, **held_by("A-2"))
+        assert isinstance(act(of, Story(step="verify", evidence=baseline), seen), what)
+
+
+def test_a_lease_that_was_passed_back_is_left_to_its_heir_for_a_moment() -> None:
+    of = spec(strategy="state")
+    lease = LeaseDoc("A", 2, "A-2", "h2", state="released", heir=Member("A-1", "h1"))
+    story = Story(step="hand back", direction="back", reason="test", evidence={"hand over": {}})
+    assert isinstance(act(of, story, sight(of, lease=lease, locked=False, waited_s=0.1)), Wait)
+    late = act(of, story, sight(of, lease=lease, locked=False, waited_s=2.0))
+    assert isinstance(late, Begin)
+    assert late.step == "take back"
 
 
 def test_a_migration_follows_others_or_is_cancelled_with_them() -> None:
