@@ -23,7 +23,7 @@ from failover_watch import Callers, Watcher, pid_of
 from harness import ROOT, Samples, write
 from lab_rows import freeze, kill, leader
 
-from faults.suite import small_fleet, well
+from faults.small import small_fleet, well
 from hosts.fleet import Fleet, until
 
 SINGLETON, WITH_STANDBYS, REPLICATED = "Counter", ("Counter", "Ledger"), "Echo"
