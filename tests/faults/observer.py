@@ -125,7 +125,7 @@ def accepted(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> li
 
 
 def records(text: str) -> list[Accepted]:
-    """The whole ones of a part of such a file: a death in the middle of a line leaves a piece that the next one follows."""
+    """The whole ones of a part of such a file. A death in the middle of a line leaves a piece that the next follows."""
     whole = [line[line.rindex("{") :] for line in text.splitlines() if "{" in line and line.endswith("}")]
     return [Accepted(**json.loads(line)) for line in whole]
 
