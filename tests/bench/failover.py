@@ -23,7 +23,7 @@ from failover_watch import Callers, Watcher, pid_of
 from harness import ROOT, Samples, write
 from lab_rows import freeze, kill, leader
 
-from faults.small import small_fleet, well
+from faults.small import epochs, small_fleet, well
 from hosts.fleet import Fleet, until
 
 SINGLETON, WITH_STANDBYS, REPLICATED = "Counter", ("Counter", "Ledger"), "Echo"
@@ -112,14 +112,17 @@ def _host_with_holder(fleet: Fleet, led: bool) -> tuple[str, str]:
     """A host that leads Consul, or one that does not, and the singleton with standbys that is held there."""
     while True:
         leading = leader(fleet)
-        rows = fleet.status("lab4")["instances"]
-        held = [row for row in rows if row["agent"] in WITH_STANDBYS and row["role"] == "holder"]
-        for row in held:
-            if (row["host"] == leading) is led:
+        rows = [row for row in fleet.status("lab4")["instances"] if row["agent"] in WITH_STANDBYS]
+        wanted = [row for row in rows if (row["host"] == leading) is led]
+        for row in wanted:
+            if row["role"] == "holder":
                 return row["host"], row["agent"]
-        # The holders are all where they are not wanted: one of them moves, to its standby's host.
-        os.kill(pid_of(fleet, held[0]["instance"]), signal.SIGKILL)
-        until(lambda: not well(fleet), 5)
+        # The holders are all where they are not wanted: one that has a standby there moves.
+        agent = next((row["agent"] for row in wanted), WITH_STANDBYS[0])
+        holder = next(row for row in rows if row["agent"] == agent and row["role"] == "holder")
+        before = epochs(fleet)
+        os.kill(pid_of(fleet, holder["instance"]), signal.SIGKILL)
+        until(lambda before=before: epochs(fleet) != before, 30)
         wait_well(fleet)
 
 
