@@ -23,7 +23,7 @@ from failover_watch import Callers, Watcher, pid_of
 from harness import ROOT, Samples, write
 from lab_rows import freeze, kill, leader
 
-from faults.suite import small_fleet, well
+from faults.small import epochs, small_fleet, well
 from hosts.fleet import Fleet, until
 
 SINGLETON, WITH_STANDBYS, REPLICATED = "Counter", ("Counter", "Ledger"), "Echo"
@@ -89,17 +89,19 @@ def host_lost(fleet: Fleet, count: int, led: bool, kept: Samples) -> None:
         host, agent = _host_with_holder(fleet, led)
         others = [name for name in fleet.lab.machines() if name != host]
         rows = fleet.status(others[0])["instances"]
-        replica = next(row["instance"] for row in rows if row["agent"] == REPLICATED and row["host"] == host)
+        replicas = [row["instance"] for row in rows if row["agent"] == REPLICATED and row["host"] == host]
         callers = Callers(fleet, agent, others)
         watchers = [Watcher(fleet, name, REPLICATED) for name in others]
         for watcher in watchers:
-            watcher.wait(replica, there=True)
+            for replica in replicas:
+                watcher.wait(replica, there=True)
         since = time.monotonic_ns()
         fleet.lab.machines()[host].power_off()
         try:
             kept.add(f"host lost singleton{LED if led else ''}", OURS, "ms", (min(callers.settle()) - since) / 1e6)
-            gone = max(watcher.wait(replica, there=False) for watcher in watchers)
-            kept.add(f"host lost replicated{LED if led else ''}", OURS, "ms", (gone - since) / 1e6)
+            for replica in replicas:  # an earlier loss may have moved the host's own
+                gone = max(watcher.wait(replica, there=False) for watcher in watchers)
+                kept.add(f"host lost replicated{LED if led else ''}", OURS, "ms", (gone - since) / 1e6)
         finally:
             for teller in (callers, *watchers):
                 teller.stop()
@@ -110,14 +112,17 @@ def _host_with_holder(fleet: Fleet, led: bool) -> tuple[str, str]:
     """A host that leads Consul, or one that does not, and the singleton with standbys that is held there."""
     while True:
         leading = leader(fleet)
-        rows = fleet.status("lab4")["instances"]
-        held = [row for row in rows if row["agent"] in WITH_STANDBYS and row["role"] == "holder"]
-        for row in held:
-            if (row["host"] == leading) is led:
+        rows = [row for row in fleet.status("lab4")["instances"] if row["agent"] in WITH_STANDBYS]
+        wanted = [row for row in rows if (row["host"] == leading) is led]
+        for row in wanted:
+            if row["role"] == "holder":
                 return row["host"], row["agent"]
-        # The holders are all where they are not wanted: one of them moves, to its standby's host.
-        os.kill(pid_of(fleet, held[0]["instance"]), signal.SIGKILL)
-        until(lambda: not well(fleet), 5)
+        # The holders are all where they are not wanted: one that has a standby there moves.
+        agent = next((row["agent"] for row in wanted), WITH_STANDBYS[0])
+        holder = next(row for row in rows if row["agent"] == agent and row["role"] == "holder")
+        before = epochs(fleet)
+        os.kill(pid_of(fleet, holder["instance"]), signal.SIGKILL)
+        until(lambda before=before: epochs(fleet) != before, 30)
         wait_well(fleet)
 
 

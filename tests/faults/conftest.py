@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.suite import small_fleet
+from faults.small import small_fleet
 from hosts.fleet import Fleet
 
 

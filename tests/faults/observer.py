@@ -120,10 +120,14 @@ def accepted(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> li
     for host, path in written(fleet):
         if path.startswith(f"{STATE}/{agent}-"):
             text = fleet.on(host, f"tail -c +{max(1, before.get((host, path), 0) - LINE_BYTES)} {path}")
-            # The first line may have lost its beginning, and the last of a host that lost its power its end.
-            whole = [line for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
-            lines += [Accepted(**json.loads(line)) for line in whole]
+            lines += records(text)
     return sorted(lines, key=lambda line: line.at_ns)
+
+
+def records(text: str) -> list[Accepted]:
+    """The whole ones of a part of such a file. A death in the middle of a line leaves a piece that the next follows."""
+    whole = [line[line.rindex("{") :] for line in text.splitlines() if "{" in line and line.endswith("}")]
+    return [Accepted(**json.loads(line)) for line in whole]
 
 
 def judge(fleet: Fleet, seen: list[Seen], before: dict[tuple[str, str], int]) -> Verdict:

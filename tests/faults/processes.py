@@ -17,25 +17,25 @@ case $old in */upgrade-*) rm -r $old;; esac
 def kill_holder(scene: Scene) -> None:
     """holder killed"""
     instance, host = scene.holder()
-    scene.shell(host, f"kill -9 $(systemctl show -P MainPID outrider-agent@{instance})")
+    _signal(scene, host, f"outrider-agent@{instance}", "KILL")
 
 
 def stop_holder(scene: Scene) -> None:
     """holder stands still, for good"""
     instance, host = scene.holder()
-    scene.shell(host, f"kill -STOP $(systemctl show -P MainPID outrider-agent@{instance})")
+    _signal(scene, host, f"outrider-agent@{instance}", "STOP")
 
 
 def kill_shim(scene: Scene) -> None:
     """shim killed"""
-    scene.shell(scene.holder()[1], "systemctl kill --kill-who=main --signal=KILL outriderd")
+    _signal(scene, scene.holder()[1], "outriderd", "KILL")
 
 
 def freeze_shim(scene: Scene) -> None:
     """shim stands still for 4 s"""
     host = scene.holder()[1]
-    with scene.until_over(4.0, lambda: scene.shell(host, "kill -CONT $(systemctl show -P MainPID outriderd)")):
-        scene.shell(host, "kill -STOP $(systemctl show -P MainPID outriderd)")
+    with scene.until_over(4.0, lambda: _signal(scene, host, "outriderd", "CONT")):
+        _signal(scene, host, "outriderd", "STOP")
 
 
 def restart_shim(scene: Scene) -> None:
@@ -51,7 +51,7 @@ def upgrade_shims(scene: Scene) -> None:
 
 def kill_consul(scene: Scene) -> None:
     """Consul agent killed"""
-    scene.shell(scene.host(), "systemctl kill --kill-who=main --signal=KILL consul")
+    _signal(scene, scene.host(), "consul", "KILL")
 
 
 def freeze_consul(scene: Scene) -> None:
@@ -61,7 +61,7 @@ def freeze_consul(scene: Scene) -> None:
 
 def kill_leader(scene: Scene) -> None:
     """Consul's leader killed"""
-    scene.shell(scene.leader(), "systemctl kill --kill-who=main --signal=KILL consul")
+    _signal(scene, scene.leader(), "consul", "KILL")
 
 
 def freeze_leader(scene: Scene) -> None:
@@ -82,6 +82,11 @@ def lose_quorum(scene: Scene) -> None:
 
 
 def _freeze_consuls(scene: Scene, hosts: list[str], seconds: float) -> None:
-    with scene.until_over(seconds, lambda: [scene.shell(host, "kill -CONT $(pidof consul)") for host in hosts]):
+    with scene.until_over(seconds, lambda: [_signal(scene, host, "consul", "CONT") for host in hosts]):
         for host in hosts:
-            scene.shell(host, "kill -STOP $(pidof consul)")
+            _signal(scene, host, "consul", "STOP")
+
+
+def _signal(scene: Scene, host: str, unit: str, signal: str) -> None:
+    # By its unit: the process id of one that is just being started is 0, which means whoever sends the signal.
+    scene.shell(host, f"systemctl kill --kill-who=main --signal={signal} {unit}")

@@ -9,7 +9,8 @@ import pytest
 
 from faults.observer import SINGLETONS, Accepted, Observer, Seen, _lost, _overlaps, judge, written
 from faults.runs import line_of
-from faults.suite import hurt, moved, well, well_for_good
+from faults.small import well, well_for_good
+from faults.suite import hurt, moved
 from hosts.fleet import Fleet, until
 
 SEED = 1

@@ -15,6 +15,9 @@ from outrider.registry.leases import LEASES, Lease, LeaseDoc
 from outrider.registry.watch import Watch
 
 log = logging.getLogger("outrider.lease")
+# How long a question for changes waits. One that hangs on a leader whose link was cut is known only by its end, and
+# until then no lease is seen to be free: with 10 s a standby took over 11 s after the cut.
+WAIT_S = 1.0
 
 
 class LeaseView:
@@ -28,7 +31,8 @@ class LeaseView:
         self._changed = changed
         self._index = 0
         self._loop = asyncio.get_running_loop()
-        self._watch = Watch(consul, f"/v1/kv/{LEASES}", params={"recurse": ""}, on_change=self._in_loop, name=LEASES)
+        path, params = f"/v1/kv/{LEASES}", {"recurse": ""}
+        self._watch = Watch(consul, path, params=params, on_change=self._in_loop, name=LEASES, wait_s=WAIT_S)
 
     def start(self) -> None:
         """Begin to follow."""

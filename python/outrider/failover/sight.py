@@ -16,7 +16,8 @@ GOSSIP = "serfHealth"
 # A Consul that was wiped or restored is without hosts until each has registered again.
 ABSENT_S = 10.0
 # A host that its peers hear has lost its Consul agent, not its life: what runs there runs, and the agent may come back.
-HEARD_S = 30.0
+# More than a minute, which is what Consul's leader may take after a loss of quorum to see that a server is back.
+HEARD_S = 75.0
 
 
 class Sight:

@@ -103,8 +103,11 @@ class Machine(NamedTuple):
         return pids[2]
 
     def power_off(self) -> None:
-        """As pulling the plug: every process of it is killed at once."""
+        """As pulling the plug: every process of it is killed at once, and no connection is closed in good order."""
         pids = self.pids()
+        if len(pids) == 3:
+            link = ["nsenter", "--target", str(pids[2]), "--net", "--", "ip", "link", "set", "host0", "down"]
+            subprocess.run(link, check=False, capture_output=True)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from outrider.failover.lease_view import LeaseView
@@ -74,3 +80,45 @@ def test_members_that_change_within_an_epoch_are_remembered_too(tmp_path: Path) 
     memory.saw([more])
     memory.saw([LeaseDoc("A", 5, "A-1", "h1")])
     assert LeaseMemory(tmp_path).last("A") == more
+
+
+async def test_a_question_that_hangs_on_a_lost_leader_is_asked_again(
+    executor: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    leader_is_lost, end = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if "index=" in self.path:
+                leader_is_lost.set()
+                end.wait(60)
+            doc = base64.b64encode(msgspec.json.encode(THEIRS)).decode()
+            row = {"Key": "outrider/leases/A", "Value": doc, "ModifyIndex": 9, "LockIndex": 1, "Flags": 0}
+            body = json.dumps([row if leader_is_lost.is_set() else {**row, "Session": "theirs"}]).encode()
+            self.send_response(200)
+            for name, value in (("X-Consul-Index", "9"), ("Content-Length", str(len(body)))):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        told = asyncio.Event()
+        view = LeaseView(connect(Address(port=server.server_port)), executor, tmp_path, told.set)
+        view.start()
+        try:
+            # With questions of ten seconds it took more than eleven.
+            async with asyncio.timeout(9):
+                while not view.is_free("A"):
+                    told.clear()
+                    await told.wait()
+        finally:
+            end.set()
+            await view.stop()
+            server.shutdown()
