@@ -49,6 +49,8 @@ COUNT_S = 0.1  # from one question for counts to the next
 REST_S = 0.25  # after a cutover, for the calls that waited for it: they come at once
 TROUBLE_S = 0.25
 COPY_TIMEOUT_S = 300.0
+# What its shim says of a process that ended by itself; that it did may be said for milliseconds only.
+ENDED = ("died:", "exited:", "starting:")
 COPY_PAUSE_S = 0.05  # before each try
 
 
@@ -197,6 +199,7 @@ class Drive:
         self._eyes = Eyes(owner.view, owner.config, clock)
         self._unheld_since: float | None = None
         self._probes = (0, 0)
+        self._died = ""
         self._at_begin: Counts | None = None
         self._waited_for: Counts | None = None
         self._asked_at = float("-inf")
@@ -271,6 +274,7 @@ class Drive:
             self._owner.began[self._id] = story.began, self._clock()
             self._probes, self._copied, self._copy_error = (0, 0), None, ""
             self._at_begin = self._waited_for = None
+            self._died = ""
         if truth.agent is None:
             remains = edits.left(truth.placement, spec, spec.source.instance, "", time.time()) if truth.index else None
             return End("cancelled", f"{spec.agent} is not in the fleet any more", remains)
@@ -280,6 +284,8 @@ class Drive:
         spec, picture = truth.journal.spec, self._owner.placer.picture()
         spots = {spec.source.instance: spec.source.host, spec.target.instance: spec.target.host}
         passing, trouble = self._eyes.look(spots)
+        if trouble.get(spec.target.instance, "").startswith(ENDED):
+            self._died = trouble[spec.target.instance]
         view, (began, began_at) = self._owner.view(), self._owner.began[self._id]
         refused: tuple[str, ...] = ()
         if began is None and truth.index:  # it costs too much to ask again and again
@@ -298,6 +304,7 @@ class Drive:
             waited_s=self._clock() - began_at,
             passing=passing,
             trouble=trouble,
+            died=self._died,
             unwell=self._eyes.unwell,
             unheld_s=self._unheld_s(truth),
             known_holder=self._eyes.holders(spots),

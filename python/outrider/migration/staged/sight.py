@@ -35,6 +35,7 @@ class Sight(Struct, frozen=True):
     waited_s: since the step was begun, as this driver saw it
     passing: instance to how long it has passed where it is placed, at its version
     trouble: instance to why it does not
+    died: how the target's process ended since the step was begun, empty if it has not
     unwell: instance to for how long it has not passed
     unheld_s: for how long the target has not held the lease
     known_holder: instances that are registered as holders: they pass with a process, as a cold standby does without
@@ -56,6 +57,7 @@ class Sight(Struct, frozen=True):
     waited_s: float = 0.0
     passing: Mapping[str, float] = field(default_factory=dict)
     trouble: Mapping[str, str] = field(default_factory=dict)
+    died: str = ""
     unwell: Mapping[str, float] = field(default_factory=dict)
     unheld_s: float = 0.0
     known_holder: frozenset[str] = frozenset()

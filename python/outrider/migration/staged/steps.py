@@ -157,6 +157,8 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
         if others or sight.unheld_s >= GONE_S:
             return Failed(f"{name} lost the lease to {sight.lease.holder if others else 'nobody'}")
         return Wait(f"{name} is to take the lease again")
+    if sight.died:
+        return Failed(f"{name} {sight.died}")
     if sight.unwell.get(name, 0.0) >= GONE_S:
         return Failed(f"{name} does not pass: {sight.trouble.get(name, 'it is not there')}")
     limit_s = policy.canary_s if canary else policy.verify_s

@@ -258,6 +258,8 @@ def test_a_moment_without_a_pass_or_a_lock_is_no_verdict() -> None:
     blip = {"passing": {"A-1": 9.0}, "waited_s": 9.0, **held_by("A-2")}
     assert isinstance(act(of, Story(step="verify"), sight(of, unwell={"A-2": 0.5}, **blip)), Wait)
     assert isinstance(act(of, Story(step="verify"), sight(of, unwell={"A-2": 1.5}, **blip)), GoBack)
+    died = sight(of, died="exited: killed by SIGKILL", **held_by("A-2"))
+    assert act(of, Story(step="verify"), died) == GoBack("verify: A-2 exited: killed by SIGKILL")
     unlocked = {"locked": False, **held_by("A-2")}
     assert isinstance(act(of, Story(step="verify"), sight(of, unheld_s=0.5, **unlocked)), Wait)
     assert isinstance(act(of, Story(step="verify"), sight(of, unheld_s=1.5, **unlocked)), GoBack)
