@@ -114,16 +114,17 @@ def written(fleet: Fleet) -> dict[tuple[str, str], int]:
 def accepted(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> list[Accepted]:
     """What the instances of a singleton wrote down, on all hosts, in the order of time.
 
+    A migration copies the state, so that the same line may be on several hosts: that is one count.
     `before`: what was `written` at the beginning; of that only the last line or two of each file are read.
     """
-    lines: list[Accepted] = []
+    lines: dict[str, Accepted] = {}
     for host, path in written(fleet):
         if path.startswith(f"{STATE}/{agent}-"):
             text = fleet.on(host, f"tail -c +{max(1, before.get((host, path), 0) - LINE_BYTES)} {path}")
             # The first line may have lost its beginning, and the last of a host that lost its power its end.
             whole = [line for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
-            lines += [Accepted(**json.loads(line)) for line in whole]
-    return sorted(lines, key=lambda line: line.at_ns)
+            lines |= {line: Accepted(**json.loads(line)) for line in whole}
+    return sorted(lines.values(), key=lambda line: line.at_ns)
 
 
 def judge(fleet: Fleet, seen: list[Seen], before: dict[tuple[str, str], int]) -> Verdict:
