@@ -60,7 +60,7 @@ class Seen(Struct):
     text: str = ""
 
 
-class Accepted(Struct):
+class Accepted(Struct, frozen=True):
     """One line of a singleton's own state."""
 
     token: str
@@ -114,13 +114,14 @@ def written(fleet: Fleet) -> dict[tuple[str, str], int]:
 def accepted(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> list[Accepted]:
     """What the instances of a singleton wrote down, on all hosts, in the order of time.
 
+    A migration copies the state, so that the same line may be on several hosts: that is one count.
     `before`: what was `written` at the beginning; of that only the last line or two of each file are read.
     """
-    lines: list[Accepted] = []
+    lines: set[Accepted] = set()
     for host, path in written(fleet):
         if path.startswith(f"{STATE}/{agent}-"):
             text = fleet.on(host, f"tail -c +{max(1, before.get((host, path), 0) - LINE_BYTES)} {path}")
-            lines += records(text)
+            lines |= set(records(text))
     return sorted(lines, key=lambda line: line.at_ns)
 
 

@@ -23,7 +23,7 @@ takes_long = pytest.mark.skipif("OUTRIDER_FAULTS" not in os.environ, reason="tak
 
 
 def under_eyes(moving: Moving, act: Callable[[], None]) -> Run:
-    run = observed(moving.fleet, SEED, (), act)
+    run = observed(moving.fleet, SEED, ("migration",), act)
     print(line_of(run))
     print(moving.text())
     assert run.verdict.violations == []
