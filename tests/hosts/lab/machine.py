@@ -106,7 +106,8 @@ class Machine(NamedTuple):
         """As pulling the plug: every process of it is killed at once, and no connection is closed in good order."""
         pids = self.pids()
         if len(pids) == 3:
-            link = ["nsenter", "--target", str(pids[2]), "--net", "--", "ip", "link", "set", "host0", "down"]
+            # Also because sockets with unsent data outlive their processes, and with them the link and its name.
+            link = ["nsenter", "--target", str(pids[2]), "--net", "--", "ip", "link", "delete", "host0"]
             subprocess.run(link, check=False, capture_output=True)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
