@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from outrider.errors import BackupDamaged, BackupError
 from outrider.migration.backup.keys import Key, agent_keys, fleet_keys, key_of, read_keys
@@ -23,7 +25,7 @@ from outrider.migration.backup.vault import Vault
 from outrider.migration.diff import Shown, plain_text
 from outrider.registry.client import Consul
 from outrider.registry.kv import Change, put_docs
-from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, RUN_LOCK
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, RUN_LOCK, PlacementDoc
 from outrider.registry.lock import RunLock
 
 ENDING_S = 6.0  # an agent has five seconds to end, by default
@@ -135,18 +137,43 @@ class KeyPlan(Struct, frozen=True):
 
 
 def plan_keys(wanted: Sequence[Key], current: dict[str, tuple[bytes, int]]) -> KeyPlan:
-    """What differs. Keys that the backup lacks are left alone, and named. Pure."""
+    """What differs. Keys that the backup lacks are left alone, and named. Pure.
+
+    Raises BackupError for an agent that a migration is moving: its placement is that one's until it has ended.
+    """
     changes, diff, alone = [], [], []
-    for key in wanted:
+    for key in map(settled, wanted):
         if not key.key.startswith(RESTORED):
             alone.append(key.key)
             continue
         there, index = current.get(key.key, (b"", 0))
+        if moving := _migration(key.key, there):
+            hint = f"`outrider migrate watch {moving}` waits for it, `migrate rollback {moving}` ends it"
+            raise BackupError(f"{key.key} is being changed by migration {moving}", hint=hint)
         if there != key.content:
             changes.append(Change(key.key, Raw(key.content), index))
             diff.append(Shown(f"{key.key} (in Consul)", f"{key.key} (in the backup)", _text(there), _text(key.content)))
     mine = {key.key for key in wanted}
     return KeyPlan(tuple(changes), tuple(diff), tuple(sorted([*alone, *(current.keys() - mine)])))
+
+
+def settled(key: Key) -> Key:
+    """A placement without the marks of a migration that was under way: nobody would ever take them off again."""
+    if not key.key.startswith(PLACEMENT):
+        return key
+    doc = msgspec.json.decode(key.content, type=PlacementDoc)
+    instances = tuple(replace(placed, weight=1.0, reserve=False) for placed in doc.instances)
+    plain = PlacementDoc(doc.agent, instances, doc.reason, doc.since)
+    return key if plain == doc else key_of(key.key, msgspec.json.encode(plain))
+
+
+def _migration(key: str, content: bytes) -> str:
+    """Which one is moving an agent, by its placement."""
+    if not content or not key.startswith(PLACEMENT):
+        return ""
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(content, type=PlacementDoc).migration
+    return ""
 
 
 def _text(content: bytes) -> str:
