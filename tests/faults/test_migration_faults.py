@@ -1,11 +1,10 @@
 """What may happen to hosts in the middle of a migration: its driver stands still, a leader dies, power is lost.
 
-`make test` has time for one of them; `make faults-migration` runs them all.
+`make test` has no time for them; `make faults-migration` runs them.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
@@ -19,7 +18,6 @@ from hosts.fleet import Fleet, until
 STATE, REPLICATED = "Lone", "Echo"  # of the small fleet
 FROZEN_S = 10.0
 LONG = ("--approvals", "0", "--verify-s", "25", "--undecided", "accept", "--canary", "0")
-takes_long = pytest.mark.skipif("OUTRIDER_FAULTS" not in os.environ, reason="takes long: make faults-migration")
 
 
 def under_eyes(moving: Moving, act: Callable[[], None]) -> Run:
@@ -55,7 +53,6 @@ def test_a_driver_that_stood_still_finds_that_another_has_gone_on(small: Fleet) 
     well_for_good(small)
 
 
-@takes_long
 def test_a_leader_of_consul_that_dies_in_the_hand_over_delays_it(small: Fleet) -> None:
     well_for_good(small)
     moving = Moving(small, STATE)
@@ -71,7 +68,6 @@ def test_a_leader_of_consul_that_dies_in_the_hand_over_delays_it(small: Fleet) -
     well_for_good(small)
 
 
-@takes_long
 @pytest.mark.parametrize("agent", [STATE, REPLICATED])
 def test_the_old_host_may_lose_its_power_once_the_new_one_works(small: Fleet, agent: str) -> None:
     well_for_good(small)
@@ -94,7 +90,6 @@ def test_the_old_host_may_lose_its_power_once_the_new_one_works(small: Fleet, ag
     well_for_good(small)
 
 
-@takes_long
 def test_a_new_host_that_loses_its_power_with_the_state_holds_it_until_it_is_back(small: Fleet) -> None:
     well_for_good(small)
     moving = Moving(small, STATE)
@@ -120,7 +115,6 @@ def test_a_new_host_that_loses_its_power_with_the_state_holds_it_until_it_is_bac
     well_for_good(small)
 
 
-@takes_long
 def test_a_new_host_of_a_replica_that_loses_its_power_gives_way_to_the_old_one(small: Fleet) -> None:
     well_for_good(small)
     moving = Moving(small, REPLICATED)
