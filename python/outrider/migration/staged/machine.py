@@ -16,6 +16,8 @@ from outrider.migration.staged.sight import Action, Begin, Done, End, Failed, Go
 from outrider.migration.staged.steps import APPROVAL, FORWARD, Step, begun_with, following_steps
 from outrider.migration.staged.story import Story
 
+REFUSED_S = 10.0  # what cannot be begun now may be so for a moment, as while a shim is restarted
+
 
 def next_action(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     """The next thing to do. `now_unix`: for people to read."""
@@ -69,6 +71,8 @@ def _first(spec: Spec, story: Story, sight: Sight) -> Action:
         return Wait(f"follows {', '.join(waiting)}")
     if story.paused:
         return Wait(f"paused by {story.paused}", person=True)
+    if sight.refused and sight.waited_s < REFUSED_S:
+        return Wait("; ".join(sight.refused))
     if sight.refused:
         return _cancel("; ".join(sight.refused))
     step = FORWARD[spec.strategy][0]

@@ -159,7 +159,8 @@ def test_a_migration_follows_others_or_is_cancelled_with_them() -> None:
         "cancelled", "x, which it was to follow, was not finalised"
     )
     assert isinstance(act(of, Story(), sight(of, others={"x": "finalised"})), Begin)
-    assert act(of, Story(), sight(of, refused=("no room",))) == End("cancelled", "no room")
+    assert act(of, Story(), sight(of, refused=("no room",))) == Wait("no room")
+    assert act(of, Story(), sight(of, refused=("no room",), waited_s=11.0)) == End("cancelled", "no room")
 
 
 def test_state_is_copied_ahead_until_little_is_left() -> None:
