@@ -33,7 +33,7 @@ class Sight(Struct, frozen=True):
 
     lease, locked: as last written, and whether a session holds its lock
     waited_s: since the step was begun, as this driver saw it
-    passing: instance to how long it has passed where it is placed, at its version
+    passing: instance to how long it has passed where it is placed
     trouble: instance to why it does not
     died: how the target's process ended since the step was begun, empty if it has not
     unwell: instance to for how long it has not passed

@@ -93,7 +93,7 @@ def _shift(spec: Spec, sight: Sight) -> PlacementDoc:
 
 
 def _shifted(spec: Spec, story: Story, sight: Sight) -> Probe:
-    """Every shim has read it by now: the transaction was answered, and they are woken within milliseconds."""
+    """That each shim has read it is not waited for: until then its callers go to the old one, which serves on."""
     return _warm(spec, story, sight)
 
 
