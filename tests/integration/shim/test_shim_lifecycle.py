@@ -52,7 +52,8 @@ def test_lookups_go_on_without_consul_and_say_their_age(serving: ShimHost) -> No
     assert serving.log.read_text().count("instances run on") == 1
     serving.consul.start()
     serving.wait(lambda: catalogue.lookup("Alpha").age_s < 1.5)
-    assert serving.log.read_text().count("answers again") == 1
+    said = serving.log.read_text()  # each once; a Consul that has just started may be lost once more
+    assert said.count("answers again") == said.count("instances run on") >= 1
 
 
 def test_a_wiped_consul_gets_everything_back(serving: ShimHost) -> None:
