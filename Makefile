@@ -4,7 +4,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH :=
-PYTEST := python -m pytest
+PYTEST := python -m pytest $(if $(CI),--durations=60 --durations-min=5)
 # In CI what failed is run once more, alone: the machines are shared, and a lab of four hosts is a lot for two cores. Both are shown.
 AGAIN = $(if $(CI),|| { echo "test: once more what failed"; $(PYTEST) $(1) --last-failed --last-failed-no-failures=none; })
 
@@ -87,10 +87,10 @@ bench-agents: setup ## what each kind of sample agent costs, and 77 at once -> b
 
 bench-calls: setup ## calls beside seven peers, on one host and across lab hosts; faults and a retry storm -> build/bench/calls.json
 	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install $(LAB_NEEDS); fi
-	@PYTHONPATH="$$(scripts/bench-packages tests/bench/calls-requirements.txt)" python tests/bench/calls.py $(ARGS)
+	@PYTHONPATH="$$(scripts/bench-packages calls plots)" python tests/bench/calls.py $(ARGS)
 
 bench-judge: setup ## the judge of migrations beside two usual rules, on simulated traffic -> build/bench/judge.json
-	@PYTHONPATH="$$(scripts/bench-packages tests/bench/judge-requirements.txt)" python tests/bench/judge.py $(ARGS)
+	@PYTHONPATH="$$(scripts/bench-packages judge plots)" python tests/bench/judge.py $(ARGS)
 
 bench-migration: setup ## migrations under 200 calls/s beside restarts, Ansible's and a plain switch on lab hosts (root) -> build/bench/migration.json
 	@scripts/apt-install $(LAB_NEEDS)

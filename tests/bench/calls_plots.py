@@ -1,4 +1,4 @@
-"""The plots of bench-calls, into docs/images. matplotlib is one of the benchmark's own packages."""
+"""The plots of bench-calls, into docs/images."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from calls_load import Made
-from harness import ROOT
-
-matplotlib.use("svg")
-# Text as text: small files that can be searched.  The salt: the same figures give the same file.
-matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "outrider", "font.size": 9})
-
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
+from plots import save
 
 BIN_S = 0.1
 Span = tuple[float, float]
@@ -34,7 +28,7 @@ def fault(name: str, runs: Mapping[str, tuple[Sequence[Made], Span]], after_s: f
         panel.set_ylim(bottom=0)
     panels[0].legend(ncols=4, fontsize=8, loc="upper right")
     panels[-1].set_xlabel(f"seconds since Bench-1 is {name} (shaded: as long as it is)")
-    _save(figure, f"breaker-{name}")
+    save(figure, f"breaker-{name}")
 
 
 def storm(series: Mapping[str, Sequence[Made]], capacity: float, deadline_s: float, seconds: float) -> None:
@@ -49,7 +43,7 @@ def storm(series: Mapping[str, Sequence[Made]], capacity: float, deadline_s: flo
     panel.set_xlabel("seconds")
     panel.set_ylabel(f"answers/s within {deadline_s * 1000:.0f} ms")
     panel.legend(fontsize=8)
-    _save(figure, "retry-storm")
+    save(figure, "retry-storm")
 
 
 def _line(
@@ -66,13 +60,3 @@ def _line(
     panel.plot(
         times, [counted[n] for n in range(len(bins))], label=label, linewidth=1.2, drawstyle="steps-post", **style
     )
-
-
-def _save(figure: Any, name: str) -> None:
-    path = ROOT / f"docs/images/{name}.svg"
-    path.parent.mkdir(exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-    # matplotlib leaves blanks at the ends of lines.
-    path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))

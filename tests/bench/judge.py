@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from harness import Row, row, write
+from judge_plots import draw
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
@@ -145,7 +146,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000, help="healthy migrations in each row; a fifth of it bad ones")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    write("judge", measure(arguments.runs, arguments.seed))
+    rows = measure(arguments.runs, arguments.seed)
+    write("judge", rows)
+    draw(rows, SECONDS)
 
 
 if __name__ == "__main__":
