@@ -17,8 +17,6 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol, TypeVar
 
-from msgspec.structs import replace
-
 from outrider.daemon.migration_eyes import Eyes
 from outrider.daemon.migration_truth import Truth, read_truth
 from outrider.discovery.feed import View
@@ -27,7 +25,7 @@ from outrider.errors import CallError, ConsulConflict, ConsulError
 from outrider.failover.placer import Picture
 from outrider.host.config import Config
 from outrider.migration.staged import edits
-from outrider.migration.staged.journal import Read, append, decode
+from outrider.migration.staged.journal import Read, Reader, append
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
@@ -104,6 +102,7 @@ class Migrations:
         self._news = asyncio.Event()
         self._said: set[str] = set()
         self.began: dict[str, tuple[Entry | None, float]] = {}  # by migration: its step, and since when
+        self._reader = Reader()
         self._watch = Watch(
             consul,
             f"/v1/kv/{MIGRATIONS}",
@@ -139,7 +138,7 @@ class Migrations:
 
     def _heard(self, reply: Reply) -> None:
         """In the watch's thread, which does the work of reading."""
-        self._loop.call_soon_threadsafe(self._changed, decode(reply))
+        self._loop.call_soon_threadsafe(self._changed, self._reader.read(reply))
 
     def _changed(self, read: Read) -> None:
         for problem in read.problems:
@@ -357,7 +356,7 @@ class Drive:
         if truth.lease and journal.spec.strategy != "replicated":
             guards.append(Guard(LEASES + journal.spec.agent, index=truth.lease.index))
         await self._thread(partial(append, owner.consul, journal.id, entry, changes, guards))
-        owner.wrote(replace(journal, entries=(*journal.entries, entry)))
+        owner.wrote(journal.followed_by(entry))
         self._say(action)
 
     def _entry(self, action: Begin | GoBack | Hold | End, journal: Journal) -> tuple[Entry, PlacementDoc | None]:

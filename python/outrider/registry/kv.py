@@ -79,6 +79,12 @@ def decode_docs(reply: Reply, prefix: str, kind: type[T]) -> Docs[T]:
     return found
 
 
+def raw_docs(reply: Reply, prefix: str) -> dict[str, bytes]:
+    """The documents of a recursive read as they stand: key after the prefix to bytes."""
+    pairs = decode(reply.body, list[_Pair]) if reply.body else []
+    return {pair.Key.removeprefix(prefix): base64.b64decode(pair.Value or "") for pair in pairs}
+
+
 def list_docs(consul: Consul, prefix: str, kind: type[T]) -> Docs[T]:
     """All documents under `prefix`, read from the leader."""
     return decode_docs(consul.get(f"/v1/kv/{prefix}", params={"recurse": ""}), prefix, kind)

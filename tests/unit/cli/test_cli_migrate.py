@@ -37,7 +37,7 @@ def journal(*whats: tuple[What, dict[str, Any]]) -> Journal:
     made = Journal(SPEC)
     for number, (what, more) in enumerate((("planned", {"said": SPEC.why}), *whats)):
         by = "ann" if what in ("planned", "approved") else "pc1"
-        made = replace(made, entries=(*made.entries, next_entry(made, what, 1000.0 + number, by, **more)))
+        made = made.followed_by(next_entry(made, what, 1000.0 + number, by, **more))
     return made
 
 

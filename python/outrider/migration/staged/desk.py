@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from outrider.errors import ConsulConflict, MigrationRefused
 from outrider.failover.sight import GOSSIP
@@ -98,7 +97,7 @@ class Desk:
             made = entry(journal)(self._wall())
             try:
                 append(self._consul, migration, made)
-                return replace(journal, entries=(*journal.entries, made))
+                return journal.followed_by(made)
             except ConsulConflict:  # a step was begun meanwhile
                 if attempt == TRIES - 1:
                     raise
