@@ -13,7 +13,7 @@ from outrider.errors import ConsulConflict, MigrationRefused
 from outrider.failover.sight import GOSSIP
 from outrider.migration.staged.journal import append, entry_change, read_all, read_one, spec_change
 from outrider.migration.staged.plan import Fleet
-from outrider.migration.staged.records import Entry, Journal, Resolution, Spec, next_entry
+from outrider.migration.staged.records import Entry, Journal, Question, Resolution, Spec, What, next_entry
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul
 from outrider.registry.kv import Change, Docs, list_docs, put_docs
@@ -71,9 +71,9 @@ class Desk:
         """One. Raises UnknownMigration."""
         return read_one(self._consul, migration)
 
-    def approve(self, migration: str, by: str, said: str = "") -> Journal:
-        """Somebody agrees: to the cutover, or that what could not be decided is well enough."""
-        return self._say(migration, lambda journal: _told(journal, "approved", by, said))
+    def approve(self, migration: str, by: str, said: str = "", approves: Question = "cutover") -> Journal:
+        """Somebody agrees to the cutover before it begins; or, while it is judged, that without a verdict it stays."""
+        return self._say(migration, lambda journal: _approved(journal, by, said, approves))
 
     def pause(self, migration: str, by: str) -> Journal:
         """No further step is begun. What is under way is finished, and what goes back goes back."""
@@ -123,7 +123,20 @@ def new_id(at: float) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(at))}-{secrets.token_hex(3)}"
 
 
-def _told(journal: Journal, what: Any, by: str, said: str) -> Callable[[float], Entry]:
+def _approved(journal: Journal, by: str, said: str, approves: Question) -> Callable[[float], Entry]:
+    """What is meant is said, not guessed: who is late with the one does not mean the other."""
+    make = _told(journal, "approved", by, said, approves=approves)
+    asks = story_of(journal).asks
+    if asks == approves:
+        return make
+    problem = "its cutover has begun already" if approves == "cutover" else "it is not judged yet, after its cutover"
+    hint = f"`outrider migrate watch {journal.id}` follows it"
+    if asks == "verdict":
+        hint = f"`outrider migrate approve {journal.id} --verdict` says that it is well enough without a verdict"
+    raise MigrationRefused([f"migration {journal.id}: {problem}"], hint=hint)
+
+
+def _told(journal: Journal, what: What, by: str, said: str, **more: Any) -> Callable[[float], Entry]:
     story = story_of(journal)
     problem = ""
     if journal.broken:
@@ -135,7 +148,7 @@ def _told(journal: Journal, what: Any, by: str, said: str) -> Callable[[float], 
         problem = f"it {hint}: {story.reason}"
     if problem:
         raise MigrationRefused([f"migration {journal.id}: {problem}"], hint=f"`outrider migrate show {journal.id}`")
-    return lambda at: next_entry(journal, what, at, by, said=said)
+    return lambda at: next_entry(journal, what, at, by, said=said, **more)
 
 
 def _resolved(journal: Journal, by: str, resolution: Resolution, said: str) -> Callable[[float], Entry]:

@@ -31,6 +31,7 @@ What = Literal[
     "resolved",
 ]
 Resolution = Literal["keep", "back"]
+Question = Literal["cutover", "verdict"]  # verdict: that one which could not be decided is well enough
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -111,7 +112,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     """One line of a journal.
 
     at: Unix seconds; by: the shim's host, or a person
-    step: of `begun`; outcome: of `ended`; resolution: of `resolved`
+    step: of `begun`; outcome: of `ended`; resolution: of `resolved`; approves: of `approved`
     said: why, in words; evidence: what that was concluded from
     previous: hash of the entry before, of the spec for the first
     """
@@ -125,6 +126,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     said: str = ""
     outcome: Outcome | None = None
     resolution: Resolution | None = None
+    approves: Question | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
 
 

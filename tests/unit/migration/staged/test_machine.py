@@ -123,7 +123,7 @@ def test_what_is_undecided_follows_the_policy(undecided: Any, what: type) -> Non
     of = spec(undecided=undecided)
     seen = sight(of, counts={"A-2": Counts(3, 0, (3,))}, waited_s=1e6, **held_by("A-2"))
     assert isinstance(act(of, Story(step="verify"), seen), what)
-    assert isinstance(act(of, Story(step="verify", approved_since_step=True), seen), End)
+    assert isinstance(act(of, Story(step="verify", verdict_approved=True), seen), End)
 
 
 def test_worse_calls_lead_back_at_once() -> None:
