@@ -1,8 +1,9 @@
 """Migrations are carried out by the shim that is elected to place: one task for each, which looks, decides and writes.
 
 It decides by what it knows, reads everything anew from Consul's leader before it writes, and decides again by that.
-The write is one transaction that fails if the election, an operator's run, the journal, the placement or the lease has
-changed since: so of two drivers, or of one that stood still, only what fits the truth is ever done.
+The write is one transaction that fails if the election, an operator's run, the journal, the agent's document, its
+placement or the lease has changed since: so of two drivers, or of one that stood still, only what fits the truth is
+ever done.
 """
 
 from __future__ import annotations

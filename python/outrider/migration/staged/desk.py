@@ -16,7 +16,7 @@ from outrider.migration.staged.plan import Fleet
 from outrider.migration.staged.records import Entry, Journal, Question, Resolution, Spec, What, next_entry
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul
-from outrider.registry.kv import Change, Docs, list_docs, put_docs
+from outrider.registry.kv import Change, Docs, Guard, list_docs, put_docs
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, SHIM, AgentDoc, HostDoc, PlacementDoc
 from outrider.registry.services import critical, nodes
 
@@ -30,6 +30,7 @@ class Planned(Struct, frozen=True):
     spec: Spec
     doc: AgentDoc | None = None  # to be published with it
     index: int = 0  # at which the agent's document was read
+    placed_index: int = 0  # at which its placement was
 
 
 class Desk:
@@ -45,14 +46,17 @@ class Desk:
         Raises MigrationRefused if somebody else was quicker, ConsulConflict if other things changed.
         """
         changes: list[Change] = []
+        guards: list[Guard] = []
         for plan in plans:
             spec = plan.spec
             if plan.doc is not None:
                 changes.append(Change(FLEET + spec.agent, plan.doc, plan.index))
+                # Nothing is published over the version that another one has begun to bring.
+                guards.append(Guard(PLACEMENT + spec.agent, index=plan.placed_index))
             first = next_entry(Journal(spec), "planned", self._wall(), spec.by, said=spec.why)
             changes += [spec_change(spec), entry_change(spec.id, first)]
         try:
-            put_docs(self._consul, changes)
+            put_docs(self._consul, changes, guards)
         except ConsulConflict as error:
             agents = {plan.spec.agent for plan in plans}
             others = [j.spec for j in self.journals()[0] if j.ended is None and j.spec.agent in agents]
@@ -104,7 +108,9 @@ class Desk:
         raise AssertionError
 
 
-def read_fleet(consul: Consul, agents: Docs[AgentDoc] | None = None) -> Fleet:
+def read_fleet(
+    consul: Consul, agents: Docs[AgentDoc] | None = None, placements: Docs[PlacementDoc] | None = None
+) -> Fleet:
     """The fleet's documents as the leader has them, and which hosts are in trouble."""
     hosts = _plain(list_docs(consul, HOSTS, HostDoc))
     checks = critical(consul.get("/v1/health/state/critical"))
@@ -115,7 +121,8 @@ def read_fleet(consul: Consul, agents: Docs[AgentDoc] | None = None) -> Fleet:
             said = "is lost" if check.check_id == GOSSIP else f"has no shim that answers ({SHIM})"
             trouble.setdefault(check.node, said)
     docs = agents or list_docs(consul, FLEET, AgentDoc)
-    return Fleet(_plain(docs), _plain(list_docs(consul, PLACEMENT, PlacementDoc)), hosts, trouble)
+    placed = placements or list_docs(consul, PLACEMENT, PlacementDoc)
+    return Fleet(_plain(docs), _plain(placed), hosts, trouble)
 
 
 def new_id(at: float) -> str:
