@@ -19,6 +19,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from outrider.daemon.migration_eyes import Eyes
+from outrider.daemon.migration_sweep import Elected, sweep
 from outrider.daemon.migration_truth import Truth, read_truth
 from outrider.discovery.feed import View
 from outrider.discovery.records import Instance
@@ -53,18 +54,8 @@ ENDED = ("died:", "exited:", "starting:")
 COPY_PAUSE_S = 0.05  # before each try
 
 
-class Elected(Protocol):
+class Placer(Elected, Protocol):
     """What is needed of the placer."""
-
-    @property
-    def elected(self) -> bool:
-        """Whether this shim decides."""
-        ...
-
-    @property
-    def guard(self) -> Guard:
-        """What fails the write of one that does not any more."""
-        ...
 
     def picture(self) -> Picture:
         """Which hosts are lost or in trouble."""
@@ -83,7 +74,7 @@ class Migrations:
         consul: Consul,
         executor: Executor,
         config: Config,
-        placer: Elected,
+        placer: Placer,
         view: Callable[[], View],
         leases: Callable[[], Mapping[str, Lease]],
         copy: CopyState,
@@ -112,16 +103,20 @@ class Migrations:
             on_contact=lambda contact: None,
             name=MIGRATIONS,
         )
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
-        """Follow the journals; carry them out while elected."""
+        """Follow the journals; while elected carry them out, and delete what ended long ago."""
         self._watch.start()
-        self._task = self._loop.create_task(self._run(), name="migrations")
+        old = sweep(self.consul, self.executor, self.placer, lambda: self.journals)
+        self._tasks = (
+            self._loop.create_task(self._run(), name="migrations"),
+            self._loop.create_task(old, name="old migrations"),
+        )
 
     async def stop(self) -> None:
         """Leave every migration where it is: the next driver goes on."""
-        tasks = [task for task in (self._task, *self._drives.values()) if task]
+        tasks = [*self._tasks, *self._drives.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,6 +147,7 @@ class Migrations:
                 self.journals[name] = journal
         for name in self.journals.keys() - read.journals.keys():
             del self.journals[name]
+            self.began.pop(name, None)
         self._news.set()
 
     async def _run(self) -> None:
