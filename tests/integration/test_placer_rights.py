@@ -9,15 +9,19 @@ from pathlib import Path
 import jinja2
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from integration.conftest import ConsulServer
-from outrider.errors import ConsulDenied
+from outrider.errors import ConsulConflict, ConsulDenied, UnknownMigration
 from outrider.failover.desk import Desk
 from outrider.failover.election import Election
 from outrider.failover.placer import LOST_S, Picture
 from outrider.fleet.spec import Agent, Host
 from outrider.migration.backup.model import Backup, Manifest, Proof, Subject
 from outrider.migration.backup.record import known_everywhere, publish
+from outrider.migration.staged.journal import entry_change, read_one, spec_change
+from outrider.migration.staged.records import End, Journal, Spec, next_entry
+from outrider.migration.staged.retention import delete
 from outrider.registry.client import Consul, connect
 from outrider.registry.kv import Change, get_doc, put_docs
 from outrider.registry.layout import (
@@ -99,6 +103,29 @@ def test_a_servers_shim_may_be_elected_and_place(fleet: ConsulServer) -> None:
     election.resign()
     with pytest.raises(ConsulDenied):
         put_docs(mine, [Change(FLEET + "A", None, 1)])
+
+
+def test_a_servers_shim_deletes_a_migration_that_ended_while_it_is_elected(fleet: ConsulServer) -> None:
+    journal = Journal(Spec("m1", "A", "cold", End("A-1", "h1", "v1"), End("A-2", "h2", "v1")))
+    journal = journal.followed_by(next_entry(journal, "ended", 1.0, "h1", outcome="cancelled"))
+    put_docs(fleet.client, [spec_change(journal.spec), entry_change("m1", journal.entries[0])])
+    mine = host(fleet, placer=True)
+    election = Election(mine, PLACER_LOCK, "local")
+    assert election.campaign()
+    guard = election.guard
+    with pytest.raises(ConsulDenied):
+        delete(host(fleet, placer=False), journal, guard)
+    other = replace(journal, entries=(replace(journal.entries[0], outcome="finalised"),))
+    assert not delete(mine, other, guard)
+    election.resign()
+    with pytest.raises(ConsulConflict):
+        delete(mine, journal, guard)
+    assert read_one(fleet.client, "m1") == journal
+    again = Election(mine, PLACER_LOCK, "local")
+    assert again.campaign()
+    assert delete(mine, journal, again.guard)
+    with pytest.raises(UnknownMigration):
+        read_one(fleet.client, "m1")
 
 
 def test_another_hosts_shim_may_do_neither(fleet: ConsulServer) -> None:

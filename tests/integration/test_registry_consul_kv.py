@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from outrider.errors import ConsulConflict, ConsulError, ConsulUnreachable
 from outrider.fleet.spec import Agent
 from outrider.registry.client import connect
-from outrider.registry.kv import Change, get_doc, list_docs, put_docs
+from outrider.registry.kv import Change, Guard, delete_tree, get_doc, list_docs, put_docs
 from outrider.registry.layout import FLEET, AgentDoc
 
 
@@ -67,6 +67,16 @@ def test_deleting_takes_the_version_that_was_read(shared_consul, prefix) -> None
     index = put_docs(client, [Change(f"{prefix}A", doc("A"), 0)])[f"{prefix}A"]
     assert put_docs(client, [Change(f"{prefix}A", None, index)]) == {}
     assert get_doc(client, f"{prefix}A", AgentDoc) == (None, 0)
+
+
+def test_a_whole_folder_goes_at_once_while_its_guard_holds_and_nothing_beside_it(shared_consul, prefix) -> None:
+    client = shared_consul.client
+    indexes = put_docs(client, [Change(f"{prefix}{name}", doc(name), 0) for name in ("m/A", "m/B", "mm/A")])
+    with pytest.raises(ConsulConflict, match=f"meanwhile: {prefix}m/A"):
+        delete_tree(client, f"{prefix}m/", [Guard(f"{prefix}m/A", index=indexes[f"{prefix}m/A"] + 1)])
+    assert len(list_docs(client, prefix, AgentDoc).docs) == 3
+    delete_tree(client, f"{prefix}m/", [Guard(f"{prefix}m/A", index=indexes[f"{prefix}m/A"])])
+    assert list_docs(client, prefix, AgentDoc).docs.keys() == {"mm/A"}
 
 
 def test_a_fleet_of_more_than_one_transaction_is_written_whole(shared_consul, prefix) -> None:

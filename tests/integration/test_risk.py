@@ -81,7 +81,7 @@ def journals_of(*outcomes: Outcome) -> dict[str, Any]:
         for what, at, how in (*steps, ("ended", outcome.ended, "rolled_back" if outcome.failed else "finalised")):
             entry = next_entry(journal, what, at, "one", outcome=how)
             records[f"{MIGRATIONS}{number}/journal/{entry.seq:05}"] = entry
-            journal = Journal(spec, (*journal.entries, entry))
+            journal = journal.followed_by(entry)
         records[f"{MIGRATIONS}{number}/spec"] = spec
     return records
 

@@ -38,7 +38,7 @@ def _add_steering(verbs: Any) -> None:
     texts = {
         "pause": "begin no further step; what goes back goes back",
         "resume": "go on",
-        "approve": "agree to the cutover, or that what could not be decided is well enough",
+        "approve": "agree to the cutover, before it begins",
         "rollback": "go back",
         "resolve": "decide about one that is held",
     }
@@ -48,6 +48,10 @@ def _add_steering(verbs: Any) -> None:
         _add_id(made)
         if verb in ("approve", "rollback", "resolve"):
             made.add_argument("--said", default="", metavar="TEXT", help="why, for others to read")
+        if verb == "approve":
+            verdict = "instead that, without a verdict, the new instance is well enough; while it is judged"
+            made.set_defaults(approves="cutover")
+            made.add_argument("--verdict", dest="approves", action="store_const", const="verdict", help=verdict)
         if verb == "resolve":
             choice = made.add_mutually_exclusive_group(required=True)
             keep, back = "the new instance stays", "try again to go back"

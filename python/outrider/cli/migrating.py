@@ -92,6 +92,8 @@ def show(args: argparse.Namespace) -> int:
 def steer(args: argparse.Namespace) -> int:
     """Say something to one that is under way."""
     query = {"by": who(), "said": getattr(args, "said", "")}
+    if args.verb == "approve":
+        query["approves"] = args.approves
     if args.verb == "resolve":
         query["resolution"] = args.resolution
     path = f"/v1/migrations/{quote(args.id, safe='')}/{args.verb}?{urlencode(query)}"

@@ -1,8 +1,9 @@
 """Migrations are carried out by the shim that is elected to place: one task for each, which looks, decides and writes.
 
 It decides by what it knows, reads everything anew from Consul's leader before it writes, and decides again by that.
-The write is one transaction that fails if the election, an operator's run, the journal, the placement or the lease has
-changed since: so of two drivers, or of one that stood still, only what fits the truth is ever done.
+The write is one transaction that fails if the election, an operator's run, the journal, the agent's document, its
+placement or the lease has changed since: so of two drivers, or of one that stood still, only what fits the truth is
+ever done.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol, TypeVar
 
-from msgspec.structs import replace
-
 from outrider.daemon.migration_eyes import Eyes
+from outrider.daemon.migration_sweep import Elected, sweep
 from outrider.daemon.migration_truth import Truth, read_truth
 from outrider.discovery.feed import View
 from outrider.discovery.records import Instance
@@ -27,7 +27,7 @@ from outrider.errors import CallError, ConsulConflict, ConsulError
 from outrider.failover.placer import Picture
 from outrider.host.config import Config
 from outrider.migration.staged import edits
-from outrider.migration.staged.journal import Read, append, decode
+from outrider.migration.staged.journal import Read, Reader, append
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
@@ -54,18 +54,8 @@ ENDED = ("died:", "exited:", "starting:")
 COPY_PAUSE_S = 0.05  # before each try
 
 
-class Elected(Protocol):
+class Placer(Elected, Protocol):
     """What is needed of the placer."""
-
-    @property
-    def elected(self) -> bool:
-        """Whether this shim decides."""
-        ...
-
-    @property
-    def guard(self) -> Guard:
-        """What fails the write of one that does not any more."""
-        ...
 
     def picture(self) -> Picture:
         """Which hosts are lost or in trouble."""
@@ -84,7 +74,7 @@ class Migrations:
         consul: Consul,
         executor: Executor,
         config: Config,
-        placer: Elected,
+        placer: Placer,
         view: Callable[[], View],
         leases: Callable[[], Mapping[str, Lease]],
         copy: CopyState,
@@ -104,6 +94,7 @@ class Migrations:
         self._news = asyncio.Event()
         self._said: set[str] = set()
         self.began: dict[str, tuple[Entry | None, float]] = {}  # by migration: its step, and since when
+        self._reader = Reader()
         self._watch = Watch(
             consul,
             f"/v1/kv/{MIGRATIONS}",
@@ -112,16 +103,20 @@ class Migrations:
             on_contact=lambda contact: None,
             name=MIGRATIONS,
         )
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
-        """Follow the journals; carry them out while elected."""
+        """Follow the journals; while elected carry them out, and delete what ended long ago."""
         self._watch.start()
-        self._task = self._loop.create_task(self._run(), name="migrations")
+        old = sweep(self.consul, self.executor, self.placer, lambda: self.journals)
+        self._tasks = (
+            self._loop.create_task(self._run(), name="migrations"),
+            self._loop.create_task(old, name="old migrations"),
+        )
 
     async def stop(self) -> None:
         """Leave every migration where it is: the next driver goes on."""
-        tasks = [task for task in (self._task, *self._drives.values()) if task]
+        tasks = [*self._tasks, *self._drives.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -139,7 +134,7 @@ class Migrations:
 
     def _heard(self, reply: Reply) -> None:
         """In the watch's thread, which does the work of reading."""
-        self._loop.call_soon_threadsafe(self._changed, decode(reply))
+        self._loop.call_soon_threadsafe(self._changed, self._reader.read(reply))
 
     def _changed(self, read: Read) -> None:
         for problem in read.problems:
@@ -152,6 +147,7 @@ class Migrations:
                 self.journals[name] = journal
         for name in self.journals.keys() - read.journals.keys():
             del self.journals[name]
+            self.began.pop(name, None)
         self._news.set()
 
     async def _run(self) -> None:
@@ -357,7 +353,7 @@ class Drive:
         if truth.lease and journal.spec.strategy != "replicated":
             guards.append(Guard(LEASES + journal.spec.agent, index=truth.lease.index))
         await self._thread(partial(append, owner.consul, journal.id, entry, changes, guards))
-        owner.wrote(replace(journal, entries=(*journal.entries, entry)))
+        owner.wrote(journal.followed_by(entry))
         self._say(action)
 
     def _entry(self, action: Begin | GoBack | Hold | End, journal: Journal) -> tuple[Entry, PlacementDoc | None]:

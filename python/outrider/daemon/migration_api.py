@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
 
 from outrider.errors import MigrationRefused
 from outrider.migration.staged.desk import Desk
-from outrider.migration.staged.records import Journal, Resolution
+from outrider.migration.staged.records import Journal, Question, Resolution
 from outrider.migration.staged.report import MigrationReport, MigrationsReport, report_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_migrations(app: web.Application, key: web.AppKey[Shim]) -> None:
         by, said = query.get("by", ""), query.get("said", "")
         desk = Desk(shim.consul)
         ways: dict[str, Callable[[], Journal]] = {
-            "approve": partial(desk.approve, name, by, said),
+            "approve": partial(desk.approve, name, by, said, _question(query.get("approves", "cutover"))),
             "pause": partial(desk.pause, name, by),
             "resume": partial(desk.resume, name, by),
             "rollback": partial(desk.rollback, name, by, said),
@@ -58,12 +58,21 @@ def _report(shim: Shim, journal: Journal) -> MigrationReport:
     return report_of(journal, time.time(), shim.migrations.waits.get(journal.id))
 
 
+def _question(text: str) -> Question:
+    found: Question = _allowed("approves", text, Question)
+    return found
+
+
 def _resolution(text: str) -> Resolution:
-    for known in get_args(Resolution):
-        if text == known:
-            found: Resolution = known
-            return found
-    raise MigrationRefused([f"resolution is {text!r}, allowed: {', '.join(get_args(Resolution))}"])
+    found: Resolution = _allowed("resolution", text, Resolution)
+    return found
+
+
+def _allowed(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text, kind)
+    except msgspec.ValidationError:
+        raise MigrationRefused([f"{name} is {text!r}, allowed: {', '.join(get_args(kind))}"]) from None
 
 
 async def _thread(call: Callable[[], T]) -> T:

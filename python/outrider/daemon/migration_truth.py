@@ -34,8 +34,9 @@ def read_truth(consul: Consul, spec: Spec) -> Truth:
     who = f"{run.holder.who} on {run.holder.host}" if run.holder else "somebody"
     journal = read_one(consul, spec.id)
     placement, index = get_doc(consul, PLACEMENT + spec.agent, PlacementDoc)
-    agent, _ = get_doc(consul, FLEET + spec.agent, AgentDoc)
+    agent, published = get_doc(consul, FLEET + spec.agent, AgentDoc)
     leases, _ = decode_leases(consul.get(f"/v1/kv/{LEASES}{spec.agent}"))
+    unchanged = {RUN_LOCK: run.index, FLEET + spec.agent: published}
     return Truth(
         journal,
         placement or PlacementDoc(spec.agent),
@@ -43,5 +44,5 @@ def read_truth(consul: Consul, spec: Spec) -> Truth:
         agent if placement else None,
         leases.get(spec.agent),
         busy=f"a run of {who} is at work on the fleet; it goes first" if run.session else "",
-        guards=(Guard(RUN_LOCK, index=run.index),) if run.index else (),
+        guards=tuple(Guard(key, index=index) for key, index in unchanged.items() if index),
     )

@@ -79,6 +79,12 @@ def decode_docs(reply: Reply, prefix: str, kind: type[T]) -> Docs[T]:
     return found
 
 
+def raw_docs(reply: Reply, prefix: str) -> dict[str, bytes]:
+    """The documents of a recursive read as they stand: key after the prefix to bytes."""
+    pairs = decode(reply.body, list[_Pair]) if reply.body else []
+    return {pair.Key.removeprefix(prefix): base64.b64decode(pair.Value or "") for pair in pairs}
+
+
 def list_docs(consul: Consul, prefix: str, kind: type[T]) -> Docs[T]:
     """All documents under `prefix`, read from the leader."""
     return decode_docs(consul.get(f"/v1/kv/{prefix}", params={"recurse": ""}), prefix, kind)
@@ -103,16 +109,25 @@ def put_docs(consul: Consul, changes: Sequence[Change], guards: Sequence[Guard] 
     keys = {change.key for change in changes}
     checks = [(guard.key, _check(guard)) for guard in guards]
     for chunk in _chunks(changes, len(guards)):
-        operations = [*checks, *chunk]
-        body = b"[" + b",".join(operation for _, operation in operations) + b"]"
-        raw = consul.http.request("PUT", "/v1/txn", body=body)
-        if raw.status >= 300:
-            raise _refusal(raw, [key for key, _ in operations], written)
-        for result in decode(raw.body, _Applied).Results or ():
+        for result in _transact(consul, [*checks, *chunk], written).Results or ():
             if "KV" in result and result["KV"].Key in keys:
                 indexes[result["KV"].Key] = result["KV"].ModifyIndex
         written += len(chunk)
     return indexes
+
+
+def delete_tree(consul: Consul, prefix: str, guards: Sequence[Guard] = ()) -> None:
+    """Delete every key under `prefix` at once, while every guard holds. Raises ConsulConflict."""
+    operation = msgspec.json.encode({"KV": {"Verb": "delete-tree", "Key": prefix}})
+    _transact(consul, [*((guard.key, _check(guard)) for guard in guards), (prefix, operation)], 0)
+
+
+def _transact(consul: Consul, operations: Sequence[tuple[str, bytes]], written: int) -> _Applied:
+    body = b"[" + b",".join(operation for _, operation in operations) + b"]"
+    raw = consul.http.request("PUT", "/v1/txn", body=body)
+    if raw.status >= 300:
+        raise _refusal(raw, [key for key, _ in operations], written)
+    return decode(raw.body, _Applied)
 
 
 def _refusal(raw: Raw, keys: list[str], written: int) -> ConsulError:

@@ -19,7 +19,7 @@ from outrider.migration.staged.desk import Desk
 from outrider.migration.staged.records import Given
 from outrider.migration.staged.report import MigrationReport
 from outrider.registry import kv
-from outrider.registry.layout import HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
 
 if TYPE_CHECKING:
     from integration.shim.shim_host import ShimHost
@@ -52,8 +52,15 @@ class Fleet:
         self.host.docs["Ledger"] = (AgentDoc("Ledger", "test", agent, "v1"), placement)
         self.host.write()
 
-    def plan(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1") -> list[Plan]:
-        docs = {"Ledger": AgentDoc("Ledger", "test", agent, "v2")}
+    def publish(self, version: str, before: str) -> None:
+        """Another document of the agent, as if somebody had written it: its version, and the one before."""
+        doc, index = kv.get_doc(self.host.consul.client, FLEET + "Ledger", AgentDoc)
+        assert doc
+        doc = msgspec.structs.replace(doc, version=version, previous=doc.at(before))
+        kv.put_docs(self.host.consul.client, [kv.Change(FLEET + "Ledger", doc, index)])
+
+    def plan(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1", version: str = "v2") -> list[Plan]:
+        docs = {"Ledger": AgentDoc("Ledger", "test", agent, version)}
         return plans(self.host.consul.client, Wish("test", ("Ledger",), source=source, docs=docs, policy=policy))
 
     def migrate(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1") -> str:

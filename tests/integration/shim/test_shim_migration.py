@@ -13,7 +13,10 @@ import pytest
 
 from integration.shim.migrating import QUICK, Fleet, adding, ledger, serving
 from integration.shim.under_load import UnderLoad
-from outrider.migration.staged.records import Given
+from outrider.migration.staged.journal import entry_change, spec_change
+from outrider.migration.staged.records import End, Given, Journal, Spec, next_entry
+from outrider.migration.staged.retention import KEPT_OF_AGENT
+from outrider.registry.kv import put_docs
 
 if TYPE_CHECKING:
     pass
@@ -99,6 +102,23 @@ def test_the_next_shim_goes_on_where_one_that_was_killed_left_it(
     assert len(fleet.instances()) == 1
     fleet.host.wait(lambda: [i.instance for i in fleet.host.served("Ledger")] == [fleet.instances()[0][0]])
     call("add", {"number": 1})
+
+
+def test_of_migrations_that_ended_long_ago_the_last_are_kept(fleet: Fleet, call: Callable[..., Any]) -> None:
+    old = [ended(f"m{number:02}", float(number)) for number in range(KEPT_OF_AGENT + 3)]
+    for journal in old:
+        put_docs(fleet.host.consul.client, [spec_change(journal.spec), entry_change(journal.id, journal.entries[0])])
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    report = fleet.end(fleet.migrate(ledger("singleton", MARK="new")))
+    left = [journal.id for journal in old[4:]] + [report.id]
+    fleet.host.wait(lambda: [journal.id for journal in fleet.desk.journals()[0]] == left)
+    assert report.state == "finalised"
+
+
+def ended(migration: str, at: float) -> Journal:
+    spec = Spec(migration, "Ledger", "cold", End("Ledger-1", "local", "v1"), End("Ledger-2", "local", "v2"), at=at)
+    return Journal(spec).followed_by(next_entry(Journal(spec), "ended", at, "local", outcome="cancelled"))
 
 
 def test_people_pause_approve_and_go_back(fleet: Fleet, call: Callable[..., Any]) -> None:

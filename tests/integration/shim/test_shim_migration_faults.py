@@ -19,13 +19,16 @@ from integration.publishing import an_agent, order
 from integration.shim.consul_relay import ENTRY, Relay
 from integration.shim.migrating import QUICK, Fleet, adding, ledger, serving
 from outrider.calls.state_folder import CHUNK
-from outrider.errors import FleetError, MigrationRefused
+from outrider.daemon.migration_truth import read_truth
+from outrider.errors import ConsulConflict, FleetError, MigrationRefused
 from outrider.fleet.spec import Agent
 from outrider.migration.publication import Target, publish
 from outrider.migration.staged.ask import create
-from outrider.migration.staged.records import Given
-from outrider.registry.kv import get_doc
-from outrider.registry.layout import FLEET, MIGRATIONS, PLACEMENT, AgentDoc
+from outrider.migration.staged.edits import claimed
+from outrider.migration.staged.journal import append
+from outrider.migration.staged.records import Given, next_entry
+from outrider.registry.kv import Change, get_doc, put_docs
+from outrider.registry.layout import FLEET, MIGRATIONS, PLACEMENT, AgentDoc, PlacementDoc
 
 pytest_plugins = ("integration.shim.shim_host",)
 
@@ -127,6 +130,47 @@ def test_of_two_operators_one_is_told_which_migration_there_is(fleet: Fleet, cal
     assert fleet.end(first).state == "finalised"
 
 
+def test_nothing_is_published_over_the_version_of_a_migration_that_began_meanwhile(fleet: Fleet) -> None:
+    consul = fleet.host.consul.client
+    fleet.place(ledger("singleton"))
+    first = create(consul, fleet.plan(ledger("singleton", MARK="one")))[0]
+    other = fleet.plan(ledger("singleton", MARK="other"), version="v3")
+    placement, index = get_doc(consul, PLACEMENT + "Ledger", PlacementDoc)
+    assert placement
+    put_docs(consul, [Change(PLACEMENT + "Ledger", claimed(placement, first), index)])
+    with pytest.raises(MigrationRefused, match=f"Ledger is to be moved by migration {first.id}, of test"):
+        create(consul, other)
+    published, _ = get_doc(consul, FLEET + "Ledger", AgentDoc)
+    assert published
+    assert (published.version, [journal.id for journal in fleet.desk.journals()[0]]) == ("v2", [first.id])
+
+
+def test_a_driver_writes_nothing_by_a_document_that_was_published_over(fleet: Fleet) -> None:
+    consul = fleet.host.consul.client
+    fleet.place(ledger("singleton"))
+    migration = fleet.migrate(ledger("singleton", MARK="new"))
+    journal = fleet.desk.get(migration)
+    truth = read_truth(consul, journal.spec)
+    fleet.publish("v3", "v2")
+    begun = next_entry(journal, "begun", 1.0, "local", step="start")
+    with pytest.raises(ConsulConflict, match=f"{FLEET}Ledger"):
+        append(consul, migration, begun, guards=truth.guards)
+    append(consul, migration, begun, guards=read_truth(consul, journal.spec).guards)
+
+
+def test_one_whose_version_is_published_over_goes_back_and_names_both(fleet: Fleet, call: Callable[..., Any]) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    with adding(call) as load:
+        migration = fleet.migrate(ledger("singleton", MARK="new"), LONG)
+        fleet.host.wait(lambda: fleet.report(migration).phase == "verify")
+        fleet.publish("v3", "v1")
+        report = fleet.end(migration)
+    assert (report.state, report.reason) == ("rolled_back", "Ledger is published at version v3, not at v2 any more")
+    assert (fleet.instances(), load.errors) == ([("Ledger-1", "v1")], [])
+    assert set(call("known")) >= {number for _, (number, _) in load.answers}
+
+
 def test_a_run_of_site_yml_is_refused_meanwhile(fleet: Fleet, call: Callable[..., Any]) -> None:
     fleet.place(ledger("singleton"))
     serving(fleet, call)
@@ -163,7 +207,7 @@ def test_a_damaged_journal_stops_its_migration_and_names_the_entry(
     good = fleet.host.consul.client.get(key, params={"raw": ""}).body
     fleet.host.consul.client.put(key, good[:-9] if damage == "cannot be read" else good.replace(b"start", b"begin"))
     seen = fleet.host.wait(lambda: found if (found := fleet.report(migration)).state == "broken" else None)
-    assert seen.reason.startswith("entry 00001: " if damage == "cannot be read" else "entry 2 does not follow")
+    assert seen.reason.startswith("entry 1: " if damage == "cannot be read" else "entry 2 does not follow")
     time.sleep(1.5)  # longer than it is judged
     left = fleet.desk.get(migration)
     assert left.ended is None

@@ -37,7 +37,7 @@ def journal(*whats: tuple[What, dict[str, Any]]) -> Journal:
     made = Journal(SPEC)
     for number, (what, more) in enumerate((("planned", {"said": SPEC.why}), *whats)):
         by = "ann" if what in ("planned", "approved") else "pc1"
-        made = replace(made, entries=(*made.entries, next_entry(made, what, 1000.0 + number, by, **more)))
+        made = made.followed_by(next_entry(made, what, 1000.0 + number, by, **more))
     return made
 
 
@@ -197,8 +197,14 @@ def test_a_shim_that_is_away_for_a_moment_ends_no_watching(
 def test_people_steer_by_name(shim: Shim, outrider: Run, capsys: Capture, verb: str) -> None:
     said = ["--said", "looks good"] if verb in ("approve", "rollback") else []
     assert outrider("migrate", verb, "m1", *said) == 0
-    assert shim.asked == [f"/v1/migrations/m1/{verb}?by=ann&said={'looks+good' if said else ''}"]
+    what = "&approves=cutover" if verb == "approve" else ""
+    assert shim.asked == [f"/v1/migrations/m1/{verb}?by=ann&said={'looks+good' if said else ''}{what}"]
     assert f"m1: {verb} is noted, by ann" in capsys.readouterr().out
+
+
+def test_a_verdict_is_approved_as_such(shim: Shim, outrider: Run) -> None:
+    assert outrider("migrate", "approve", "m1", "--verdict") == 0
+    assert shim.asked == ["/v1/migrations/m1/approve?by=ann&said=&approves=verdict"]
 
 
 def test_what_is_held_is_decided_one_way_or_the_other(shim: Shim, outrider: Run) -> None:

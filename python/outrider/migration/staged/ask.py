@@ -15,9 +15,9 @@ from outrider.migration.staged.plan import Ask, Fleet, planned
 from outrider.migration.staged.records import Given, Policy, RiskNote, Spec
 from outrider.registry.client import Consul
 from outrider.registry.kv import list_docs
-from outrider.registry.layout import FLEET, AgentDoc, Placed
+from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, Placed, PlacementDoc
 
-AT_ONCE = 20  # migrations in one transaction: up to three writes each, of 64
+AT_ONCE = 16  # migrations in one transaction: up to three writes and a guard each, of 64
 PolicyOf = Callable[[Ask, Fleet], tuple[Policy, RiskNote | None]]
 
 
@@ -63,8 +63,10 @@ def plans(
 ) -> list[Plan]:
     """What would be done, needs first. Writes nothing. Raises UnknownAgent, MigrationRefused, ConsulError."""
     agents = list_docs(consul, FLEET, AgentDoc)
-    fleet = read_fleet(consul, agents)
-    indexes = {name: index for name, (_, index) in agents.docs.items()}
+    placements = list_docs(consul, PLACEMENT, PlacementDoc)
+    fleet = read_fleet(consul, agents, placements)
+    indexes = {FLEET + name: index for name, (_, index) in agents.docs.items()}
+    indexes |= {PLACEMENT + name: index for name, (_, index) in placements.docs.items()}
     return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, fleet: (Policy(), None)))
 
 
@@ -77,7 +79,7 @@ def create(consul: Consul, found: Sequence[Plan]) -> list[Spec]:
 
 
 def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf) -> list[Plan]:
-    """Pure. What one takes of a host is not there for the next."""
+    """Pure. What one takes of a host is not there for the next. `indexes`: of documents as they were read, by key."""
     pairs = _instances(wish, fleet)
     found: list[Plan] = []
     problems: list[str] = []
@@ -136,7 +138,8 @@ def _plan(ask: Ask, fleet: Fleet, indexes: Mapping[str, int], at: float, policy:
         return Plan(Planned(made), wave, old, fleet)
     before = old.at(made.source.version) or old
     doc = replace(ask.doc, previous=replace(before, previous=None))
-    return Plan(Planned(made, doc, indexes.get(ask.agent, 0)), wave, doc, fleet)
+    read_at = [indexes.get(prefix + ask.agent, 0) for prefix in (FLEET, PLACEMENT)]
+    return Plan(Planned(made, doc, *read_at), wave, doc, fleet)
 
 
 def _after(plan: Plan, fleet: Fleet) -> Fleet:

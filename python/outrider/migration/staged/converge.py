@@ -19,6 +19,7 @@ from outrider.migration.staged.desk import Desk, read_fleet
 from outrider.migration.staged.follow import Followed, State, follow, followed, reached
 from outrider.migration.staged.preview import PlanReport, report
 from outrider.migration.staged.records import Journal
+from outrider.migration.staged.story import story_of
 from outrider.migration.staged.wanted import Order, concerns, documents, lacking, selected, under_way, who, wish
 from outrider.migration.steps import WELL
 from outrider.migration.store import ConsulStore
@@ -117,7 +118,9 @@ def _forward(consul: Consul, order: Order, say: Say, *, dry: bool) -> Converged:
 
 def _approve(desk: Desk, ids: Sequence[str], why: str) -> None:
     for journal in map(desk.get, ids):
-        if journal.ended is None and who() not in followed(journal).approved_by:
+        story = story_of(journal)
+        lacking = journal.spec.policy.approvals > len(story.approved_by) and who() not in story.approved_by
+        if story.asks == "cutover" and lacking:
             desk.approve(journal.id, who(), why)
 
 

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from outrider.errors import ConsulConflict, MigrationRefused
 from outrider.failover.sight import GOSSIP
 from outrider.migration.staged.journal import append, entry_change, read_all, read_one, spec_change
 from outrider.migration.staged.plan import Fleet
-from outrider.migration.staged.records import Entry, Journal, Resolution, Spec, next_entry
+from outrider.migration.staged.records import Entry, Journal, Question, Resolution, Spec, What, next_entry
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul
-from outrider.registry.kv import Change, Docs, list_docs, put_docs
+from outrider.registry.kv import Change, Docs, Guard, list_docs, put_docs
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, SHIM, AgentDoc, HostDoc, PlacementDoc
 from outrider.registry.services import critical, nodes
 
@@ -31,6 +30,7 @@ class Planned(Struct, frozen=True):
     spec: Spec
     doc: AgentDoc | None = None  # to be published with it
     index: int = 0  # at which the agent's document was read
+    placed_index: int = 0  # at which its placement was
 
 
 class Desk:
@@ -46,14 +46,17 @@ class Desk:
         Raises MigrationRefused if somebody else was quicker, ConsulConflict if other things changed.
         """
         changes: list[Change] = []
+        guards: list[Guard] = []
         for plan in plans:
             spec = plan.spec
             if plan.doc is not None:
                 changes.append(Change(FLEET + spec.agent, plan.doc, plan.index))
+                # Nothing is published over the version that another one has begun to bring.
+                guards.append(Guard(PLACEMENT + spec.agent, index=plan.placed_index))
             first = next_entry(Journal(spec), "planned", self._wall(), spec.by, said=spec.why)
             changes += [spec_change(spec), entry_change(spec.id, first)]
         try:
-            put_docs(self._consul, changes)
+            put_docs(self._consul, changes, guards)
         except ConsulConflict as error:
             agents = {plan.spec.agent for plan in plans}
             others = [j.spec for j in self.journals()[0] if j.ended is None and j.spec.agent in agents]
@@ -72,9 +75,9 @@ class Desk:
         """One. Raises UnknownMigration."""
         return read_one(self._consul, migration)
 
-    def approve(self, migration: str, by: str, said: str = "") -> Journal:
-        """Somebody agrees: to the cutover, or that what could not be decided is well enough."""
-        return self._say(migration, lambda journal: _told(journal, "approved", by, said))
+    def approve(self, migration: str, by: str, said: str = "", approves: Question = "cutover") -> Journal:
+        """Somebody agrees to the cutover before it begins; or, while it is judged, that without a verdict it stays."""
+        return self._say(migration, lambda journal: _approved(journal, by, said, approves))
 
     def pause(self, migration: str, by: str) -> Journal:
         """No further step is begun. What is under way is finished, and what goes back goes back."""
@@ -98,14 +101,16 @@ class Desk:
             made = entry(journal)(self._wall())
             try:
                 append(self._consul, migration, made)
-                return replace(journal, entries=(*journal.entries, made))
+                return journal.followed_by(made)
             except ConsulConflict:  # a step was begun meanwhile
                 if attempt == TRIES - 1:
                     raise
         raise AssertionError
 
 
-def read_fleet(consul: Consul, agents: Docs[AgentDoc] | None = None) -> Fleet:
+def read_fleet(
+    consul: Consul, agents: Docs[AgentDoc] | None = None, placements: Docs[PlacementDoc] | None = None
+) -> Fleet:
     """The fleet's documents as the leader has them, and which hosts are in trouble."""
     hosts = _plain(list_docs(consul, HOSTS, HostDoc))
     checks = critical(consul.get("/v1/health/state/critical"))
@@ -116,7 +121,8 @@ def read_fleet(consul: Consul, agents: Docs[AgentDoc] | None = None) -> Fleet:
             said = "is lost" if check.check_id == GOSSIP else f"has no shim that answers ({SHIM})"
             trouble.setdefault(check.node, said)
     docs = agents or list_docs(consul, FLEET, AgentDoc)
-    return Fleet(_plain(docs), _plain(list_docs(consul, PLACEMENT, PlacementDoc)), hosts, trouble)
+    placed = placements or list_docs(consul, PLACEMENT, PlacementDoc)
+    return Fleet(_plain(docs), _plain(placed), hosts, trouble)
 
 
 def new_id(at: float) -> str:
@@ -124,7 +130,20 @@ def new_id(at: float) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(at))}-{secrets.token_hex(3)}"
 
 
-def _told(journal: Journal, what: Any, by: str, said: str) -> Callable[[float], Entry]:
+def _approved(journal: Journal, by: str, said: str, approves: Question) -> Callable[[float], Entry]:
+    """What is meant is said, not guessed: who is late with the one does not mean the other."""
+    make = _told(journal, "approved", by, said, approves=approves)
+    asks = story_of(journal).asks
+    if asks == approves:
+        return make
+    problem = "its cutover has begun already" if approves == "cutover" else "it is not judged yet, after its cutover"
+    hint = f"`outrider migrate watch {journal.id}` follows it"
+    if asks == "verdict":
+        hint = f"`outrider migrate approve {journal.id} --verdict` says that it is well enough without a verdict"
+    raise MigrationRefused([f"migration {journal.id}: {problem}"], hint=hint)
+
+
+def _told(journal: Journal, what: What, by: str, said: str, **more: Any) -> Callable[[float], Entry]:
     story = story_of(journal)
     problem = ""
     if journal.broken:
@@ -136,7 +155,7 @@ def _told(journal: Journal, what: Any, by: str, said: str) -> Callable[[float], 
         problem = f"it {hint}: {story.reason}"
     if problem:
         raise MigrationRefused([f"migration {journal.id}: {problem}"], hint=f"`outrider migrate show {journal.id}`")
-    return lambda at: next_entry(journal, what, at, by, said=said)
+    return lambda at: next_entry(journal, what, at, by, said=said, **more)
 
 
 def _resolved(journal: Journal, by: str, resolution: Resolution, said: str) -> Callable[[float], Entry]:

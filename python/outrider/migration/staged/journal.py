@@ -10,7 +10,7 @@ from msgspec import Struct
 from outrider.errors import UnknownMigration
 from outrider.migration.staged.records import Entry, Journal, Spec, chained
 from outrider.registry.client import Consul, Reply
-from outrider.registry.kv import Change, Guard, decode_docs, put_docs
+from outrider.registry.kv import Change, Guard, put_docs, raw_docs
 from outrider.registry.layout import MIGRATIONS
 
 SPEC = "/spec"
@@ -18,45 +18,64 @@ JOURNAL = "/journal/"
 
 
 class Read(Struct, frozen=True):
-    """All journals by id. `problems`: documents that could not be read, and chains that are broken."""
+    """All journals by id. `problems`: specs that cannot be read, and journals that are broken."""
 
     journals: Mapping[str, Journal]
     problems: tuple[str, ...] = ()
 
 
-def decode(reply: Reply) -> Read:
-    """The journals of a recursive read of `outrider/migrations/`."""
-    found = decode_docs(reply, MIGRATIONS, msgspec.Raw)
-    problems = list(found.problems)
-    specs: dict[str, Spec] = {}
-    entries: dict[str, list[Entry]] = {}
-    damaged: dict[str, str] = {}
-    for key, (raw, _) in sorted(found.docs.items()):
-        try:
-            if key.endswith(SPEC):
-                specs[key.removesuffix(SPEC)] = msgspec.json.decode(raw, type=Spec)
-            elif JOURNAL in key:
-                entries.setdefault(key.partition(JOURNAL)[0], []).append(msgspec.json.decode(raw, type=Entry))
-        except msgspec.MsgspecError as error:
-            problems.append(f"{MIGRATIONS}{key}: {error}")
-    for problem in problems:
-        name, _, entry = problem.removeprefix(MIGRATIONS).partition(JOURNAL)
-        damaged.setdefault(name, f"entry {entry}")
-    journals = {
-        name: chained(spec, tuple(entries.get(name, ())), damaged.get(name, "")) for name, spec in specs.items()
-    }
-    problems += [f"{MIGRATIONS}{name}: {journal.broken}" for name, journal in journals.items() if journal.broken]
-    return Read(journals, tuple(problems))
+class Written(Struct, frozen=True):
+    """The documents of one migration as they stand, the entries in order."""
+
+    spec: bytes
+    entries: tuple[bytes, ...]
+
+
+class Reader:
+    """Reads journals again and again: of those that are as they were nothing is decoded anew."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Written, Journal]] = {}
+
+    def read(self, reply: Reply) -> Read:
+        """The journals of a recursive read of `outrider/migrations/`."""
+        journals: dict[str, Journal] = {}
+        problems: list[str] = []
+        known, self._known = self._known, {}
+        for name, written in _written(reply).items():
+            before = known.get(name)
+            try:
+                journal = before[1] if before and before[0] == written else chained(written.spec, written.entries)
+            except msgspec.MsgspecError as error:
+                problems.append(f"{MIGRATIONS}{name}{SPEC}: {error}")
+                continue
+            self._known[name] = written, journal
+            journals[name] = journal
+            problems += [f"{MIGRATIONS}{name}: {journal.broken}"] if journal.broken else []
+        return Read(journals, tuple(problems))
+
+
+def _written(reply: Reply) -> dict[str, Written]:
+    """By id. Entries without a spec say nothing."""
+    specs: dict[str, bytes] = {}
+    entries: dict[str, list[bytes]] = {}
+    for key, document in sorted(raw_docs(reply, MIGRATIONS).items()):
+        name, _, number = key.partition(JOURNAL)
+        if number:
+            entries.setdefault(name, []).append(document)
+        elif key.endswith(SPEC):
+            specs[key.removesuffix(SPEC)] = document
+    return {name: Written(spec, tuple(entries.get(name, ()))) for name, spec in specs.items()}
 
 
 def read_all(consul: Consul) -> Read:
     """Every journal, from the leader. Raises ConsulError."""
-    return decode(consul.get(f"/v1/kv/{MIGRATIONS}", params={"recurse": ""}))
+    return Reader().read(consul.get(f"/v1/kv/{MIGRATIONS}", params={"recurse": ""}))
 
 
 def read_one(consul: Consul, migration: str) -> Journal:
     """One journal, from the leader. Raises UnknownMigration, ConsulError."""
-    read = decode(consul.get(f"/v1/kv/{MIGRATIONS}{migration}/", params={"recurse": ""}))
+    read = Reader().read(consul.get(f"/v1/kv/{MIGRATIONS}{migration}/", params={"recurse": ""}))
     if migration not in read.journals:
         raise UnknownMigration(f"no migration {migration} is known", hint="`outrider migrate list` shows all")
     return read.journals[migration]

@@ -42,6 +42,10 @@ def _forward(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
         return _finalised(spec, sight, now_unix, "kept, as a person decided", {}, run=True)
     if not story.step:
         return _first(spec, story, sight)
+    if sight.agent.at(spec.target.version) is None:  # a shim that did not keep it would run what is published
+        return GoBack(
+            f"{spec.agent} is published at version {sight.agent.version}, not at {spec.target.version} any more"
+        )
     if story.step == APPROVAL:
         return _approved(spec, story, sight)
     step = next(step for step in FORWARD[spec.strategy] if step.name == story.step)

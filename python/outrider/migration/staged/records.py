@@ -7,6 +7,7 @@ with the hash of the one before, and none is ever changed.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -30,6 +31,7 @@ What = Literal[
     "resolved",
 ]
 Resolution = Literal["keep", "back"]
+Question = Literal["cutover", "verdict"]  # verdict: that one which could not be decided is well enough
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -110,7 +112,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     """One line of a journal.
 
     at: Unix seconds; by: the shim's host, or a person
-    step: of `begun`; outcome: of `ended`; resolution: of `resolved`
+    step: of `begun`; outcome: of `ended`; resolution: of `resolved`; approves: of `approved`
     said: why, in words; evidence: what that was concluded from
     previous: hash of the entry before, of the spec for the first
     """
@@ -124,19 +126,25 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     said: str = ""
     outcome: Outcome | None = None
     resolution: Resolution | None = None
+    approves: Question | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
 
 
-def digest(record: Spec | Entry) -> str:
-    """The hash that the following entry carries."""
-    return hashlib.sha256(msgspec.json.encode(record, order="deterministic")).hexdigest()
+def digest(record: bytes) -> str:
+    """The hash that the following entry carries: of the bytes as they stand in Consul, whatever fields are in them."""
+    return hashlib.sha256(record).hexdigest()
 
 
 class Journal(Struct, frozen=True):
-    """A migration as it stands in Consul. `broken`: what is wrong with it; nothing follows from a broken one."""
+    """A migration as it stands in Consul.
+
+    head: the hash that the next entry carries, empty before the spec is written
+    broken: what is wrong with it; nothing follows from a broken one
+    """
 
     spec: Spec
     entries: tuple[Entry, ...] = ()
+    head: str = ""
     broken: str = ""
 
     @property
@@ -150,22 +158,34 @@ class Journal(Struct, frozen=True):
         last = self.entries[-1] if self.entries else None
         return last if last and last.what == "ended" else None
 
+    def followed_by(self, entry: Entry) -> Journal:
+        """With one more, as this version writes it."""
+        return replace(self, entries=(*self.entries, entry), head=digest(msgspec.json.encode(entry)))
 
-def chained(spec: Spec, entries: tuple[Entry, ...], damaged: str = "") -> Journal:
-    """A journal, with what is wrong with the chain of its entries. `damaged`: an entry of it that cannot be read."""
-    if damaged:
-        return Journal(spec, entries, damaged)
-    before = digest(spec)
-    for expected, entry in enumerate(entries):
-        if entry.seq != expected:
-            return Journal(spec, entries, f"entry {expected} is missing")
-        if entry.previous != before:
-            return Journal(spec, entries, f"entry {entry.seq} does not follow from the one before it")
-        before = digest(entry)
-    return Journal(spec, entries)
+
+def chained(spec: bytes, entries: Sequence[bytes]) -> Journal:
+    """A journal by its documents, with what is wrong with it. Raises MsgspecError for a spec that cannot be read."""
+    found: list[Entry] = []
+    head, broken = digest(spec), ""
+    for number, document in enumerate(entries):
+        try:
+            entry = msgspec.json.decode(document, type=Entry)
+        except msgspec.MsgspecError as error:
+            broken = broken or f"entry {number}: {error}"
+            continue
+        broken = broken or _breaks(entry, number, head)
+        found.append(entry)
+        head = digest(document)
+    return Journal(msgspec.json.decode(spec, type=Spec), tuple(found), head, broken)
+
+
+def _breaks(entry: Entry, number: int, head: str) -> str:
+    if entry.seq != number:
+        return f"entry {number} is missing"
+    return "" if entry.previous == head else f"entry {number} does not follow from the one before it"
 
 
 def next_entry(journal: Journal, what: What, at: float, by: str, **more: Any) -> Entry:
     """The entry that may follow."""
-    last = journal.entries[-1] if journal.entries else journal.spec
-    return Entry(len(journal.entries), what, at, by, digest(last), **more)
+    head = journal.head or digest(msgspec.json.encode(journal.spec))
+    return Entry(len(journal.entries), what, at, by, head, **more)

@@ -118,7 +118,8 @@ def _rows(entries: tuple[Entry, ...]) -> list[StepRow]:
         what = entry.step or entry.outcome or entry.what
         phase = PHASES.get(entry.step, "rollback") if entry.what == "begun" else ""
         took_s = round(following.at - entry.at, 3) if following else None
-        rows.append(StepRow(what, phase, entry.at, entry.by, entry.said, took_s, entry.evidence))
+        said = ": ".join(filter(None, (f"the {entry.approves}" if entry.approves else "", entry.said)))
+        rows.append(StepRow(what, phase, entry.at, entry.by, said, took_s, entry.evidence))
     return rows
 
 
@@ -134,7 +135,14 @@ def _next(journal: Journal, story: Story) -> tuple[str, ...]:
     steer = "resume" if story.paused else "pause"
     return (
         f"outrider migrate watch {journal.id}",
-        f"outrider migrate approve {journal.id}",
+        *_approve(journal, story),
         f"outrider migrate {steer} {journal.id}",
         f"outrider migrate rollback {journal.id}",
     )
+
+
+def _approve(journal: Journal, story: Story) -> tuple[str, ...]:
+    command = f"outrider migrate approve {journal.id}"
+    if story.asks == "verdict" and journal.spec.policy.undecided == "hold":
+        return (f"{command} --verdict",)
+    return (command,) if story.asks == "cutover" else ()

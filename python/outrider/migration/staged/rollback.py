@@ -14,7 +14,6 @@ from outrider.migration.staged.sight import Action, Begin, End, Hold, Sight, Wai
 from outrider.migration.staged.steps import has_ended
 from outrider.migration.staged.story import Story
 
-CUTOVERS = ("hand over", "close", "shift")
 HAND_BACK_S = 5.0
 TAKEN_S = 15.0
 TAKES_S = 1.0  # it takes milliseconds, and is refused by a write of the placement meanwhile
@@ -23,10 +22,9 @@ REOPEN_S = 60.0
 
 def back(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     """The next thing to do on the way back."""
-    cut_over = any(name in story.evidence for name in CUTOVERS)
     if edits.placed_of(sight.placement, spec.target.instance) is None:
         return _over(spec, story, sight, now_unix)  # it was never begun
-    if not cut_over and not sight.holds(spec.target.instance):
+    if not story.cut_over and not sight.holds(spec.target.instance):
         return _over(spec, story, sight, now_unix)  # nothing has passed to it
     return _WAYS[spec.strategy](spec, story, sight, now_unix)
 

@@ -186,12 +186,12 @@ def _since_when(spec: Spec, sight: Sight, *, canary: bool) -> tuple[Counts | Non
 
 
 def _undecided(spec: Spec, story: Story, said: str, evidence: dict[str, object], *, canary: bool) -> Probe:
-    if canary or spec.policy.undecided == "accept" or story.approved_since_step:
+    if canary or spec.policy.undecided == "accept" or story.verdict_approved:
         # What a few calls beside the old ones could not show is judged on all of them after the cutover.
         return Done(said, evidence)
     if spec.policy.undecided == "rollback":
         return Failed(said, evidence)
-    return Wait(f"a person decides: {said}", person=True)
+    return Wait(f"a person decides (`outrider migrate approve {spec.id} --verdict`): {said}", person=True)
 
 
 def _no_limit(spec: Spec, sight: Sight) -> float:

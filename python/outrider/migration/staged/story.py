@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from outrider.migration.staged.records import Entry, Journal, Outcome, Resolution
+from outrider.migration.staged.records import Entry, Journal, Outcome, Question, Resolution
 
 Direction = Literal["forward", "back", "held"]
+CUTOVERS = ("hand over", "close", "shift")  # the steps with which a cutover begins
+JUDGED = "verify"
 
 
 class Story(Struct, frozen=True):
@@ -18,7 +20,8 @@ class Story(Struct, frozen=True):
     direction: forward, back once it is being undone, held when that could not be finished
     reason: why it goes back, or is held
     asked_back, resolution: what people asked for that has not been acted on yet
-    approved_by: each once, in order; approved_since_step: somebody has since the step was begun
+    approved_by: who agreed to the cutover before it began, each once, in order
+    verdict_approved: somebody has said, while it was judged as it is now, that without a verdict it is well enough
     evidence: what the steps of this direction noted, by step
     """
 
@@ -30,9 +33,23 @@ class Story(Struct, frozen=True):
     asked_back: str = ""
     resolution: Resolution | None = None
     approved_by: tuple[str, ...] = ()
-    approved_since_step: bool = False
+    verdict_approved: bool = False
     evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     outcome: Outcome | None = None
+
+    @property
+    def cut_over(self) -> bool:
+        """Whether the cutover was begun."""
+        return any(name in self.evidence for name in CUTOVERS)
+
+    @property
+    def asks(self) -> Question | None:
+        """What people may approve now."""
+        if self.outcome or self.direction != "forward":
+            return None
+        if self.step == JUDGED:
+            return "verdict"
+        return None if self.cut_over else "cutover"
 
 
 def story_of(journal: Journal) -> Story:
@@ -42,13 +59,13 @@ def story_of(journal: Journal) -> Story:
     direction: Direction = "forward"
     resolution: Resolution | None = None
     approved: list[str] = []
-    since_step = False
+    verdict_approved = False
     evidence: dict[str, dict[str, Any]] = {}
     outcome: Outcome | None = None
     for entry in journal.entries:
         match entry.what:
             case "begun":
-                step, began, resolution, since_step = entry.step, entry, None, False
+                step, began, resolution, verdict_approved = entry.step, entry, None, False
                 evidence[entry.step] = entry.evidence
             case "rollback":
                 direction, step, began, reason = "back", "", entry, entry.said
@@ -60,9 +77,11 @@ def story_of(journal: Journal) -> Story:
                 # To keep the new one is to go on where the cutover ended; to go back is to try that again.
                 direction = "forward" if resolution == "keep" else "back"
                 step, began = ("resolved", entry) if resolution == "keep" else ("", entry)
+            case "approved" if entry.approves == "verdict":
+                verdict_approved = step == JUDGED
             case "approved":
-                approved += [] if entry.by in approved else [entry.by]
-                since_step = True
+                late = any(name in evidence for name in CUTOVERS)
+                approved += [] if late or entry.by in approved else [entry.by]
             case "paused":
                 paused = entry.by
             case "resumed":
@@ -82,7 +101,7 @@ def story_of(journal: Journal) -> Story:
         asked_back=asked_back,
         resolution=resolution,
         approved_by=tuple(approved),
-        approved_since_step=since_step,
+        verdict_approved=verdict_approved,
         evidence=evidence,
         outcome=outcome,
     )

@@ -12,7 +12,7 @@ from outrider.migration.staged.plan import Ask, Fleet
 from outrider.migration.staged.preview import Traffic, preview, report
 from outrider.migration.staged.records import Given, Policy, RiskNote
 from outrider.migration.staged.sight import Counts
-from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
+from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
 
 AGENTS = {
     "Hub": Agent(module="hub", resources=Resources(memory_mib=60)),
@@ -36,7 +36,8 @@ def fleet(agents: dict[str, Agent] = AGENTS, memory_mib: int | None = None, coun
 
 
 def plans(wish: Wish, there: Fleet) -> list[Plan]:
-    return arranged(wish, there, dict.fromkeys(there.agents, 5), 1000.0, policy)
+    indexes = {FLEET + name: 5 for name in there.agents} | {PLACEMENT + name: 6 for name in there.placements}
+    return arranged(wish, there, indexes, 1000.0, policy)
 
 
 def test_needs_go_first_also_over_an_agent_that_stays() -> None:
@@ -71,7 +72,7 @@ def test_a_version_replaces_the_instances_one_by_one_and_is_published_once() -> 
     assert [plan.spec.target.instance for plan in (first, second)] == ["Hub-3", "Hub-1"]
     assert second.spec.after == (first.spec.id,)
     assert first.planned.doc == replace(doc, previous=there.agents["Hub"])
-    assert first.planned.index == 5
+    assert (first.planned.index, first.planned.placed_index) == (5, 6)
     assert second.planned.doc is None
 
 

@@ -64,7 +64,7 @@ def test_history_is_read_from_the_journals(whats: list[str], failed: bool | None
         more = {"outcome": outcome} if outcome else {}
         entry = msgspec.convert(msgspec.to_builtins(next_entry(journal, "begun", float(at), "h1")) | more | {
             "what": what}, type(next_entry(journal, "begun", 0.0, "")))  # fmt: skip
-        journal = Journal(journal.spec, (*journal.entries, entry))
+        journal = journal.followed_by(entry)
     found = outcome_of(journal)
     assert (found.failed if found else None) is failed
     assert (found.way_back_s if found else None) == way_back_s

@@ -18,7 +18,7 @@ from outrider.migration.staged.records import End, Journal, Spec, Strategy, What
 def journal(*whats: tuple[What, dict[str, Any]], strategy: Strategy = "replicated") -> Journal:
     made = Journal(Spec("m1", "Tool", strategy, End("Tool-1", "old", "v1"), End("Tool-2", "new", "v1"), at=100.0))
     for number, (what, more) in enumerate((("planned", {}), *whats)):
-        made = replace(made, entries=(*made.entries, next_entry(made, what, 100.0 + number, "old", **more)))
+        made = made.followed_by(next_entry(made, what, 100.0 + number, "old", **more))
     return made
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from outrider.fleet.spec import Agent
+from outrider.fleet.spec import Agent, Host
 from outrider.migration.staged.edits import claimed, handing_over, stopped, weighted
 from outrider.migration.staged.machine import next_action
+from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import End as Place
 from outrider.migration.staged.records import Policy, Spec, Strategy
 from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
+from outrider.migration.staged.steps import FORWARD
 from outrider.migration.staged.story import Story
-from outrider.registry.layout import AgentDoc, Placed, PlacementDoc
+from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 from outrider.registry.leases import LeaseDoc, Member
 
 DOC = PlacementDoc("A", (Placed("A-1", "h1", "v1"),))
@@ -123,7 +126,7 @@ def test_what_is_undecided_follows_the_policy(undecided: Any, what: type) -> Non
     of = spec(undecided=undecided)
     seen = sight(of, counts={"A-2": Counts(3, 0, (3,))}, waited_s=1e6, **held_by("A-2"))
     assert isinstance(act(of, Story(step="verify"), seen), what)
-    assert isinstance(act(of, Story(step="verify", approved_since_step=True), seen), End)
+    assert isinstance(act(of, Story(step="verify", verdict_approved=True), seen), End)
 
 
 def test_worse_calls_lead_back_at_once() -> None:
@@ -264,3 +267,44 @@ def test_a_moment_without_a_pass_or_a_lock_is_no_verdict() -> None:
     unlocked = {"locked": False, **held_by("A-2")}
     assert isinstance(act(of, Story(step="verify"), sight(of, unheld_s=0.5, **unlocked)), Wait)
     assert isinstance(act(of, Story(step="verify"), sight(of, unheld_s=1.5, **unlocked)), GoBack)
+
+
+def to_v2(strategy: Strategy = "singleton", **policy: Any) -> Spec:
+    of = spec(strategy, **policy)
+    return replace(of, target=replace(of.target, version="v2"))
+
+
+def published(version: str, before: str) -> AgentDoc:
+    return AgentDoc("A", "f", Agent(), version, previous=AgentDoc("A", "f", Agent(), before))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step"),
+    [(strategy, step.name) for strategy, steps in FORWARD.items() for step in steps] + [("singleton", "approval")],
+)
+def test_one_whose_version_was_published_over_goes_back_from_every_step(strategy: Strategy, step: str) -> None:
+    of = to_v2(strategy, undecided="accept")
+    ready = {"copied": Copied(0, 0), "waited_s": 1e6, "counts": {"A-2": GOOD}, "trouble": {"A-1": "parked"}}
+    over = sight(of, agent=published("v3", "v1"), **ready, **held_by("A-2"))
+    assert act(of, Story(step=step), over) == GoBack("A is published at version v3, not at v2 any more")
+    known = sight(of, agent=published("v3", "v2"), **ready, **held_by("A-2"))
+    assert isinstance(act(of, Story(step=step), known), Begin | End)  # it brings what it said, and that is known
+
+
+def test_one_that_has_not_begun_is_cancelled_when_another_version_is_published() -> None:
+    of = to_v2()
+    fleet = Fleet({"A": published("v3", "v2")}, {"A": DOC}, {name: HostDoc(Host(name)) for name in ("h1", "h2")})
+    refused = tuple(refusals(of, fleet))
+    assert refused == ("A is published at version v3, not at v2",)
+    assert act(of, Story(), sight(of, refused=refused, waited_s=11.0)) == End("cancelled", refused[0])
+
+
+def test_what_goes_back_ends_at_its_own_version_whatever_is_published() -> None:
+    of = to_v2()
+    placement = claimed(DOC, of)
+    back = Story(direction="back", reason="A is published at version v3, not at v2 any more")
+    for doc in (published("v3", "v1"), published("v3", "v2"), published("v4", "v3")):
+        found = act(of, back, sight(of, placement=placement, agent=doc))
+        assert isinstance(found, End)
+        assert found.doc
+        assert [(p.instance, p.version) for p in found.doc.instances] == [("A-1", "v1")]

@@ -28,7 +28,7 @@ FLEET = Fleet(
 def journal(agent: str = "Tool", host: str = "new", version: str = "v1", *, ended: bool = False) -> Journal:
     made = Journal(Spec("m1", agent, "replicated", End(f"{agent}-1", "old", "v1"), End(f"{agent}-9", host, version)))
     if ended:
-        made = replace(made, entries=(next_entry(made, "ended", 1.0, "old", outcome="finalised"),))
+        made = made.followed_by(next_entry(made, "ended", 1.0, "old", outcome="finalised"))
     return made
 
 
