@@ -35,11 +35,12 @@ options:
   consul_ca_file: {description: CA certificate for https., type: path}
   state:
     description:
-      - V(planned) - only shown; V(staged) - the new instance is well, the cutover waits for an approval.
+      - V(planned) - only shown; V(rehearsed) - the same plan was rehearsed within a day, up to its cutover.
+      - V(staged) - the new instance is well, the cutover waits for an approval.
       - V(cutover) - approved, and done; V(verified), V(finalised) - judged well, and the old instance gone.
       - V(rolled_back), V(absent) - what is under way went back; with V(rolled_back) it is an error that nothing could.
     type: str
-    choices: [planned, staged, cutover, verified, finalised, rolled_back, absent]
+    choices: [planned, rehearsed, staged, cutover, verified, finalised, rolled_back, absent]
     default: finalised
 attributes:
   check_mode: {support: full, description: "Shows steps, waves, gates and room."}
@@ -81,7 +82,7 @@ try:
 except ImportError as error:
     MISSING = f"{missing_required_lib('outrider')} ({error})"
 
-STATES = ["planned", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"]
+STATES = ["planned", "rehearsed", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"]
 ARGUMENTS: dict[str, Any] = {
     "agents": {"type": "list", "elements": "str"},
     **{name: {"type": "str"} for name in ("tier", "host", "migration", "to", "instance")},

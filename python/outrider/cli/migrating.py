@@ -127,6 +127,7 @@ def _post_plan(args: argparse.Namespace, *, dry: bool) -> PlansReport:
     if given:
         query["policy"] = msgspec.json.encode(msgspec.convert(given, Given)).decode()
     path = "/v1/migration-plans?" + urlencode({key: value for key, value in query.items() if value})
+    path += "&rehearse=" if args.rehearse else ""
     return _post(args, path + ("&dry=" if dry else ""), PlansReport)
 
 
@@ -143,6 +144,7 @@ def _words(args: argparse.Namespace) -> str:
     said = [*args.agents]
     for option, value in (("--from", args.leave), ("--to", args.to), ("--instance", args.instance)):
         said += [option, value] if value else []
+    said += ["--rehearse"] if args.rehearse else []
     for name in POLICY:
         if (given := getattr(args, name)) is not None:
             said += [f"--{name.replace('_', '-')}", f"{given:g}" if isinstance(given, float) else str(given)]
@@ -167,7 +169,7 @@ def _follow(args: argparse.Namespace, ids: Sequence[str]) -> int:
         raise
     if not args.json and len(ids) > 1:
         well = sum(exit_code(report) == 0 for report in reports)
-        print(f"{well} of {count(len(ids), 'migration')} finalised")
+        print(f"{well} of {count(len(ids), 'migration')} {'rehearsed' if reports[0].rehearse else 'finalised'}")
     return max(exit_code(report) for report in reports)
 
 

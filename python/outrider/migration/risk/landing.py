@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from outrider.errors import OutriderError
 from outrider.failover.floor import Floor
 from outrider.fleet.rooms import Room, Want
 from outrider.migration.risk.observed import Published
 from outrider.migration.risk.score import Measure
+from outrider.registry.layout import Placed
 
 NEW = "the new instance"
 
@@ -17,6 +19,7 @@ class Landing(Struct, frozen=True):
     """`source`: where it is, empty if nowhere; `target`: where it goes, empty if it cannot; `refusal`: why it cannot.
 
     room: the least share that is left of what the target has; choice: why this target
+    version: of the instance that leaves
     """
 
     source: str
@@ -24,18 +27,28 @@ class Landing(Struct, frozen=True):
     room: Measure
     refusal: str = ""
     choice: str = ""
+    version: str = ""
 
 
-def landing(published: Published, name: str, target: str = "") -> Landing:
+def landing(published: Published, name: str, target: str = "", instance: str = "") -> Landing:
     """Where an instance of `name` goes: to `target`, or where placement would put it, else it stays on its host.
 
-    With a target, the first instance that is not yet there is it. Raises OutriderError if the fleet has no such host.
+    Without its name it is the first that is not on the target. Raises OutriderError if the fleet has no such host.
     """
     if target and target not in published.hosts:
         raise OutriderError(f"no host {target}", hint=f"the fleet has {', '.join(sorted(published.hosts))}")
     placed = published.placements[name].instances if name in published.placements else ()
-    source = next((each.host for each in placed if each.host != target), target) if placed else ""
-    if not published.hosts or not placed:
+    leaves = next((each for each in placed if _leaves(each, target, instance)), placed[0] if placed else None)
+    found = _landing(published, name, target, leaves.host if leaves else "")
+    return replace(found, version=leaves.version if leaves else "")
+
+
+def _leaves(placed: Placed, target: str, instance: str) -> bool:
+    return placed.instance == instance if instance else placed.host != target
+
+
+def _landing(published: Published, name: str, target: str, source: str) -> Landing:
+    if not published.hosts or not source:
         why = "it is not placed" if published.hosts else "no hosts are known: name an inventory"
         return Landing(source, target, Measure(None, why))
     if target == source:

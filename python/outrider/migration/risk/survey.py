@@ -35,6 +35,7 @@ class Asked(Struct, frozen=True):
     source: Path | None = None
     new: Path | None = None
     readable: bool | None = None
+    instance: str = ""
 
 
 def of_running(
@@ -69,7 +70,7 @@ def risks(published: Published, observed: Observations, asked: Asked, code: Code
     read = cache(_read)
     found = []
     for name in [asked.agent] if asked.agent else sorted(published.agents):
-        question = Question(name, asked.target, readable=asked.readable)
+        question = Question(name, asked.target, asked.instance, readable=asked.readable)
         if name in published.agents:
             place_of = asked.source or code(published.agents[name])
             facts, why = read(place_of)

@@ -18,7 +18,7 @@ from outrider.registry.kv import list_docs
 from outrider.registry.layout import FLEET, AgentDoc, Placed
 
 AT_ONCE = 20  # migrations in one transaction: up to three writes each, of 64
-PolicyOf = Callable[[Ask, Fleet], tuple[Policy, RiskNote | None]]
+PolicyOf = Callable[[Ask, Spec], tuple[Policy, RiskNote | None]]
 
 
 class Wish(Struct, frozen=True):
@@ -30,6 +30,7 @@ class Wish(Struct, frozen=True):
     docs: agents' documents of another version, to be published with their migrations
     policy: what is to be otherwise than their risk says; override: why they are done though a gate is not met
     staged: somebody must approve each before its cutover
+    rehearse: each ends before its cutover, and its new instance goes again
     """
 
     by: str
@@ -42,6 +43,7 @@ class Wish(Struct, frozen=True):
     why: str = ""
     staged: bool = False
     override: str = ""
+    rehearse: bool = False
 
 
 class Plan(Struct, frozen=True):
@@ -65,7 +67,7 @@ def plans(
     agents = list_docs(consul, FLEET, AgentDoc)
     fleet = read_fleet(consul, agents)
     indexes = {name: index for name, (_, index) in agents.docs.items()}
-    return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, fleet: (Policy(), None)))
+    return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, made: (Policy(), None)))
 
 
 def create(consul: Consul, found: Sequence[Plan]) -> list[Spec]:
@@ -90,7 +92,7 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
             last = next((plan.spec.id for plan in reversed(mine) if plan.spec.agent == agent), None)
             doc = wish.docs.get(agent)
             after = (last,) if last else before
-            ask = Ask(agent, wish.by, source, wish.to, doc, wish.why, after, wish.override)
+            ask = Ask(agent, wish.by, source, wish.to, doc, wish.why, after, wish.override, wish.rehearse)
             try:
                 plan = _plan(ask, _ended(mine, now, agent), indexes, at, judged, number)
             except MigrationRefused as error:
@@ -112,16 +114,18 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
 def _judged(by_risk: PolicyOf, wish: Wish) -> PolicyOf:
     """As its risk says, and otherwise where whoever asks says so."""
 
-    def judged(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
-        found, risk = by_risk(ask, fleet)
+    def judged(ask: Ask, made: Spec) -> tuple[Policy, RiskNote | None]:
+        found, risk = by_risk(ask, made)
         found = wish.policy.over(found)
+        if wish.rehearse:
+            return replace(found, approvals=0), risk
         return replace(found, approvals=max(1, found.approvals)) if wish.staged else found, risk
 
     return judged
 
 
 def _hint(well: Sequence[str], wish: Wish) -> str:
-    to = f" --to {wish.to}" if wish.to else ""
+    to = (f" --to {wish.to}" if wish.to else "") + (" --rehearse" if wish.rehearse else "")
     return f"nothing was changed; those that can: `outrider migrate run {' '.join(well)}{to}`" if well else (
         "nothing was changed"
     )  # fmt: skip
@@ -129,7 +133,7 @@ def _hint(well: Sequence[str], wish: Wish) -> str:
 
 def _plan(ask: Ask, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf, wave: int) -> Plan:
     made = planned(ask, fleet, new_id(at), at, Policy())  # what cannot be done at all is refused before it is judged
-    judged, risk = policy(ask, fleet)
+    judged, risk = policy(ask, made)
     made = replace(made, policy=judged, risk=risk)
     old = fleet.agents[ask.agent]
     if ask.doc is None or ask.doc.version == old.version:
@@ -149,7 +153,8 @@ def _after(plan: Plan, fleet: Fleet) -> Fleet:
 
 def _ended(plans: Sequence[Plan], fleet: Fleet, agent: str) -> Fleet:
     """Without the instances that the agent's earlier migrations leave: its next one begins when they have ended."""
-    gone = {plan.spec.source.instance for plan in plans if plan.spec.agent == agent}
+    mine = [plan.spec for plan in plans if plan.spec.agent == agent]
+    gone = {(spec.target if spec.rehearse else spec.source).instance for spec in mine}
     doc = fleet.placements[agent]
     kept = tuple(placed for placed in doc.instances if placed.instance not in gone)
     return replace(fleet, placements={**fleet.placements, agent: replace(doc, instances=kept)})

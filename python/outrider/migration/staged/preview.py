@@ -54,6 +54,7 @@ class PlanReport(Struct, frozen=True):
 
     calls_s: calls a second that the old instance answers now; None if that was not measured
     room: what the target's host has left without it
+    rehearse: it ends after these steps, and the new instance goes again
     """
 
     id: str
@@ -69,6 +70,7 @@ class PlanReport(Struct, frozen=True):
     calls_s: float | None = None
     room: str = ""
     risk: RiskNote | None = None
+    rehearse: bool = False
 
 
 class PlansReport(Struct, frozen=True):
@@ -105,6 +107,7 @@ def preview(plan: Plan, traffic: Traffic | None = None, *, measured: bool = Fals
         calls_s=traffic.calls_s if traffic else None,
         room=_room(plan),
         risk=spec.risk,
+        rehearse=spec.rehearse,
     )
 
 

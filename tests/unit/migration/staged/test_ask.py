@@ -10,7 +10,7 @@ from outrider.fleet.spec import Agent, Host, Resources
 from outrider.migration.staged.ask import Plan, Wish, arranged
 from outrider.migration.staged.plan import Ask, Fleet
 from outrider.migration.staged.preview import Traffic, preview, report
-from outrider.migration.staged.records import Given, Policy, RiskNote
+from outrider.migration.staged.records import Given, Policy, RiskNote, Spec
 from outrider.migration.staged.sight import Counts
 from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 
@@ -21,7 +21,7 @@ AGENTS = {
 }
 
 
-def policy(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+def policy(ask: Ask, made: Spec) -> tuple[Policy, RiskNote | None]:
     return Policy(verify_s=7.0), RiskNote(12, "medium")
 
 
@@ -94,6 +94,18 @@ def test_staged_ones_wait_for_somebody() -> None:
     assert plan.spec.policy == Policy(verify_s=7.0, approvals=1)
     (plan,) = plans(Wish("me", ("Hub",), to="new", policy=Given(approvals=2), staged=True), fleet())
     assert plan.spec.policy == Policy(verify_s=7.0, approvals=2)
+
+
+def test_a_rehearsal_asks_for_nobody_and_the_old_instances_are_there_for_the_next() -> None:
+    there = fleet({"Hub": AGENTS["Hub"]}, count=2)
+    doc = replace(there.agents["Hub"], version="v2", agent=replace(AGENTS["Hub"], args=("x",)))
+    wish = Wish("me", ("Hub",), docs={"Hub": doc}, policy=Given(approvals=2), rehearse=True)
+    first, second = plans(wish, there)
+    assert [plan.spec.source.instance for plan in (first, second)] == ["Hub-1", "Hub-2"]
+    assert [plan.spec.target.instance for plan in (first, second)] == ["Hub-3", "Hub-3"]
+    assert (first.spec.rehearse, first.spec.policy.approvals) == (True, 0)
+    shown = preview(first)
+    assert ([step.name for step in shown.steps], shown.rehearse) == (["start"], True)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from outrider.fleet.spec import Agent
 from outrider.migration.staged.edits import claimed, handing_over, stopped, weighted
@@ -72,6 +73,44 @@ def test_all_goes_forward_step_by_step_when_all_is_well(strategy: Strategy, step
         story = Story(step=action.step, evidence={**story.evidence, action.step: action.evidence})
     assert found == steps
     assert action.outcome == "finalised"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "steps"), [("replicated", ["start"]), ("singleton", ["start"]), ("state", ["start", "copy"])]
+)
+def test_a_rehearsal_ends_before_the_cutover_asks_nobody_and_leaves_the_old_one_as_it_was(
+    strategy: Strategy, steps: list[str]
+) -> None:
+    of = replace(spec(strategy, approvals=2), rehearse=True)
+    others = PlacementDoc("A", (*DOC.instances, Placed("A-3", "h3", "v1")))  # a canary would have something beside it
+    story, placement, found = Story(), others, []
+    while len(found) < 10:
+        action = act(of, story, sight(of, placement=placement, copied=Copied(0, 0)))
+        if isinstance(action, End):
+            break
+        assert isinstance(action, Begin)
+        placement = action.doc or placement
+        assert [placed for placed in placement.instances if placed.instance != "A-2"] == list(others.instances)
+        assert placement.handover is None
+        found.append(action.step)
+        story = Story(step=action.step, evidence={**story.evidence, action.step: action.evidence})
+    assert found == steps
+    assert action.outcome == "rehearsed"
+    assert action.said.startswith("A-2 was ready to take over")
+    assert action.doc
+    assert (action.doc.instances, action.doc.migration, action.doc.state_key) == (others.instances, "", "")
+
+
+def test_a_rehearsal_that_does_not_work_is_one_that_went_back() -> None:
+    of = replace(spec(), rehearse=True)
+    late = act(of, Story(step="start"), sight(of, passing={"A-1": 9.0}, trouble={"A-2": "no port"}, waited_s=1e6))
+    assert isinstance(late, GoBack)
+    over = act(of, Story(direction="back", reason="why"), sight(of))
+    assert isinstance(over, End)
+    assert over.outcome == "rolled_back"
+    needed = act(of, Story(step="start"), sight(of, **held_by("A-2")))
+    assert needed == GoBack("A-2 had to take the lease of A-1 while it was rehearsed")
+    assert act(of, Story(step="start", paused="me"), sight(of)) == Wait("paused by me", person=True)
 
 
 def test_a_step_that_takes_too_long_is_undone_and_says_what_it_waited_for() -> None:
@@ -159,6 +198,7 @@ def test_a_migration_follows_others_or_is_cancelled_with_them() -> None:
         "cancelled", "x, which it was to follow, was not finalised"
     )
     assert isinstance(act(of, Story(), sight(of, others={"x": "finalised"})), Begin)
+    assert isinstance(act(of, Story(), sight(of, others={"x": "rehearsed"})), Begin)
     assert act(of, Story(), sight(of, refused=("no room",))) == Wait("no room")
     assert act(of, Story(), sight(of, refused=("no room",), waited_s=11.0)) == End("cancelled", "no room")
 
