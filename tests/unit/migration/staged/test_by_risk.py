@@ -43,7 +43,9 @@ def test_a_gate_that_is_not_met_stops_it_unless_somebody_says_why_not() -> None:
 def test_a_rehearsal_need_not_be_rehearsed_but_needs_the_rest() -> None:
     gates = (Gate("backup of kv", "proved", False), Gate("rehearsal", "within a day", False, "it never was"))
     assert unmet(risk(gates=gates)) == [
-        "A (risk 17, high): backup of kv: proved", "A (risk 17, high): rehearsal: within a day; it never was"]  # fmt: skip
+        "A (risk 17, high): backup of kv: proved",
+        "A (risk 17, high): rehearsal: within a day; it never was",
+    ]
     assert unmet(risk(gates=gates), rehearse=True) == ["A (risk 17, high): backup of kv: proved"]
     assert unmet(risk(gates=gates[1:]), rehearse=True) == []
 
