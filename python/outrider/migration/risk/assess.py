@@ -79,7 +79,8 @@ def assess(published: Published, observed: Observations, question: Question) -> 
         raise UnknownAgent(f"the fleet has no agent {name}", hint=nearest(name, published.agents))
     goes = landing(published, name, question.target, question.instance)
     fleet = Fleet("", {key: doc.agent for key, doc in published.agents.items()})
-    measures = declared(fleet, name)
+    was = published.agents[name].at(goes.version)
+    measures = declared(fleet, name, was.agent if was else None)
     if question.source is None:
         measures["L5"] = Measure(None, question.unread)
     else:

@@ -30,7 +30,7 @@ class Question(Struct, frozen=True):
     target: the host that it goes to; empty for the one that placement would choose, or its own if there is no other
     instance: the one that leaves; empty for the first that is not on the target
     source: what the agent's code says; None if it was not read, for the reason in `unread`
-    change: what differs in the new version; None if the version stays
+    change: what differs in the new version; None if the version stays; a text says why that is not known
     readable: whether the old version can read the files that the new one wrote; None if nobody says
     """
 
@@ -39,7 +39,7 @@ class Question(Struct, frozen=True):
     instance: str = ""
     source: SourceFacts | None = None
     unread: str = "nobody named its source"
-    change: Change | None = None
+    change: Change | str | None = None
     readable: bool | None = None
 
 

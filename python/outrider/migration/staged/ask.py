@@ -31,6 +31,7 @@ class Wish(Struct, frozen=True):
     policy: what is to be otherwise than their risk says; override: why they are done though a gate is not met
     staged: somebody must approve each before its cutover
     rehearse: each ends before its cutover, and its new instance goes again
+    readable: the old versions can read the files that the new ones write; None: nobody says
     """
 
     by: str
@@ -44,6 +45,7 @@ class Wish(Struct, frozen=True):
     staged: bool = False
     override: str = ""
     rehearse: bool = False
+    readable: bool | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -92,7 +94,9 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
             last = next((plan.spec.id for plan in reversed(mine) if plan.spec.agent == agent), None)
             doc = wish.docs.get(agent)
             after = (last,) if last else before
-            ask = Ask(agent, wish.by, source, wish.to, doc, wish.why, after, wish.override, wish.rehearse)
+            ask = Ask(
+                agent, wish.by, source, wish.to, doc, wish.why, after, wish.override, wish.rehearse, wish.readable
+            )
             try:
                 plan = _plan(ask, _ended(mine, now, agent), indexes, at, judged, number)
             except MigrationRefused as error:
@@ -133,14 +137,14 @@ def _hint(well: Sequence[str], wish: Wish) -> str:
 
 def _plan(ask: Ask, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf, wave: int) -> Plan:
     made = planned(ask, fleet, new_id(at), at, Policy())  # what cannot be done at all is refused before it is judged
-    judged, risk = policy(ask, made)
-    made = replace(made, policy=judged, risk=risk)
     old = fleet.agents[ask.agent]
-    if ask.doc is None or ask.doc.version == old.version:
-        return Plan(Planned(made), wave, old, fleet)
-    before = old.at(made.source.version) or old
-    doc = replace(ask.doc, previous=replace(before, previous=None))
-    return Plan(Planned(made, doc, indexes.get(ask.agent, 0)), wave, doc, fleet)
+    doc = None
+    if ask.doc is not None and ask.doc.version != old.version:
+        before = old.at(made.source.version) or old
+        doc = replace(ask.doc, previous=replace(before, previous=None))
+    judged, risk = policy(replace(ask, doc=doc), made)
+    made = replace(made, policy=judged, risk=risk)
+    return Plan(Planned(made, doc, indexes.get(ask.agent, 0) if doc else 0), wave, doc or old, fleet)
 
 
 def _after(plan: Plan, fleet: Fleet) -> Fleet:

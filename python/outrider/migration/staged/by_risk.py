@@ -22,7 +22,7 @@ def by_risk(consul: Consul, shim: Shim, releases: Path | None = None) -> Judged:
     """Assesses each agent as the fleet is now. What it returns raises MigrationRefused for a gate that is not met."""
 
     def judged(ask: Ask, made: Spec) -> tuple[Policy, RiskNote]:
-        asked = Asked(ask.agent, made.target.host, instance=made.source.instance)
+        asked = Asked(ask.agent, made.target.host, readable=ask.readable, instance=made.source.instance, doc=ask.doc)
         (risk,) = of_running(consul, shim, asked, releases=releases)
         problems = unmet(risk, approved=ask.override, rehearse=ask.rehearse)
         if problems:

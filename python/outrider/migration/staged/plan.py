@@ -37,6 +37,7 @@ class Ask(Struct, frozen=True):
     source: the instance; by default the only one, or the first that is not at the version wanted
     to: the host; by default where the instance is
     doc: the agent's document with another version; None: the one that is published
+    readable: whether the old version can read the files that the new one writes; None: nobody says
     override: why it is done though a gate is not met
     rehearse: it ends before the cutover, and the new instance goes again
     """
@@ -50,6 +51,7 @@ class Ask(Struct, frozen=True):
     after: tuple[str, ...] = ()
     override: str = ""
     rehearse: bool = False
+    readable: bool | None = None
 
 
 def planned(ask: Ask, fleet: Fleet, migration: str, at: float, policy: Policy, risk: RiskNote | None = None) -> Spec:

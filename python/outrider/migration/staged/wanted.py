@@ -36,6 +36,8 @@ class Order(Struct, frozen=True):
     undecided: Undecided | None = None
     approvals: int | None = None
     override: str = ""
+    readable: bool | None = None
+    releases_dir: str = ""
     why: str = ""
     wait_s: float = 600.0
     state: Literal["planned", "rehearsed", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"] = (
@@ -135,6 +137,7 @@ def wish(order: Order, names: Sequence[str], docs: Mapping[str, AgentDoc]) -> Wi
         staged=order.state == "staged",
         override=order.override,
         rehearse=order.rehearse,
+        readable=order.readable,
     )
 
 

@@ -75,6 +75,19 @@ def test_a_version_replaces_the_instances_one_by_one_and_is_published_once() -> 
     assert second.planned.doc is None
 
 
+def test_a_version_is_judged_by_its_own_document() -> None:
+    there = fleet({"Hub": AGENTS["Hub"]})
+    doc = replace(there.agents["Hub"], version="v2", agent=replace(AGENTS["Hub"], args=("x",)))
+    asked = []
+
+    def seen(ask: Ask, made: Spec) -> tuple[Policy, RiskNote | None]:
+        asked.append((ask.doc, ask.readable, made.source.instance, made.target.host))
+        return policy(ask, made)
+
+    arranged(Wish("me", ("Hub",), docs={"Hub": doc}, readable=True), there, {}, 1000.0, seen)
+    assert asked == [(replace(doc, previous=there.agents["Hub"]), True, "Hub-1", "old")]
+
+
 def test_what_is_at_the_version_already_is_left_alone() -> None:
     there = fleet({"Hub": AGENTS["Hub"]})
     with pytest.raises(MigrationRefused, match="at version v1 already"):
