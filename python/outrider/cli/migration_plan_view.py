@@ -56,6 +56,8 @@ def _facts(plan: PlanReport) -> Iterator[tuple[str, str]]:
         yield "traffic", f"{plan.source.instance} answers {plan.calls_s:.1f} calls a second"
     for sensed in plan.judge:
         yield "judge", sensed_said(sensed)
+    if plan.vram and not plan.rehearse:
+        yield "vram", plan.vram
     if plan.rehearse:
         yield "rehearsal", f"then {plan.target.instance} goes again; no call goes to it, and nobody need approve it"
     else:

@@ -165,8 +165,10 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
     over = sight.waited_s >= limit_s
     baseline = baseline_of(story.evidence.get("start", {}))
     since = _since_when(spec, sight, canary=canary)
-    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes, *since), over=over)
+    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes, *since, sight.vram), over=over)
     evidence = kept(verdict)
+    if sight.agent.agent.resources.vram_mib and not sight.vram[1]:
+        evidence["vram"] = "not measured: no GPU memory of it is told"
     if verdict.word == "rollback":
         return Failed(verdict.said, evidence)
     if verdict.word == "go":

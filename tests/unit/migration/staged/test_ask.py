@@ -151,6 +151,20 @@ def test_a_preview_says_what_its_judge_could_see() -> None:
     assert shown.room == "new has 100 MiB of memory left without it"
 
 
+def test_a_preview_says_whether_gpu_memory_is_judged() -> None:
+    heavy = {"Hub": Agent(module="hub", resources=Resources(vram_mib=1000))}
+    said = []
+    for agents, gpus in ((heavy, (4000,)), (AGENTS, (4000,)), (AGENTS, ())):
+        there = fleet({"Hub": agents["Hub"]})
+        there = replace(there, hosts={name: HostDoc(Host(name, gpus_mib=gpus)) for name in there.hosts})
+        said.append(preview(plans(Wish("me", ("Hub",), to="new"), there)[0]).vram)
+    assert said == [
+        "more than 1100 MiB of GPU memory is bad, where the driver on new tells it",
+        "GPU memory is not judged: `resources.vram_mib` is not declared",
+        "",
+    ]
+
+
 def test_a_preview_says_when_there_are_no_calls_to_judge_by_and_who_must_agree() -> None:
     (plan,) = plans(Wish("me", ("Hub",), to="new", policy=Given(canary=0, approvals=2)), fleet())
     shown = preview(plan, None, measured=True)

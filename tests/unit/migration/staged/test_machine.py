@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from outrider.fleet.spec import Agent
+from outrider.fleet.spec import Agent, Resources
 from outrider.migration.staged.edits import claimed, handing_over, stopped, weighted
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.records import End as Place
@@ -170,6 +170,21 @@ def test_worse_calls_lead_back_at_once() -> None:
     found = act(of, Story(step="verify"), sight(of, counts={"A-2": BAD}, **held_by("A-2")))
     assert isinstance(found, GoBack)
     assert found.evidence["verdict"] == "rollback"
+
+
+def test_too_much_gpu_memory_leads_back_and_where_it_is_not_measured_the_verdict_says_so() -> None:
+    of, gpu = spec(), AgentDoc("A", "f", Agent(resources=Resources(vram_mib=100)), "v1")
+    seen: dict[str, Any] = {"agent": gpu, "counts": {"A-2": GOOD}, **held_by("A-2")}
+    over = act(of, Story(step="verify"), sight(of, vram=(20, 20), **seen))
+    assert isinstance(over, GoBack)
+    assert "vram 20/20 bad" in over.why
+    assert [signal["name"] for signal in over.evidence["signals"]] == ["errors", "vram"]
+    blind = act(of, Story(step="verify"), sight(of, **(seen | {"counts": {"A-2": BAD}})))
+    assert isinstance(blind, GoBack)
+    assert blind.evidence["vram"].startswith("not measured")
+    plain = act(of, Story(step="verify"), sight(of, counts={"A-2": BAD}, **held_by("A-2")))
+    assert isinstance(plain, GoBack)
+    assert "vram" not in plain.evidence
 
 
 def test_what_waited_for_the_cutover_is_not_held_against_the_new_one_but_a_replica_had_nobody_waiting() -> None:
