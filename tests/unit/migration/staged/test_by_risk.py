@@ -8,11 +8,17 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from outrider.errors import MigrationRefused
+from outrider.fleet.spec import Agent
 from outrider.migration.risk.assess import Gate, Risk
 from outrider.migration.risk.gather import outcome_of, plans_rehearsed, rehearsal_of
 from outrider.migration.risk.score import BANDS, Contribution
+from outrider.migration.risk.survey import Asked
+from outrider.migration.staged import by_risk as module
 from outrider.migration.staged.by_risk import note_of, policy_of, unmet
+from outrider.migration.staged.plan import Ask
 from outrider.migration.staged.records import End, Given, Journal, Policy, Spec, next_entry
+from outrider.registry.layout import AgentDoc
 
 HIGH = next(band for band in BANDS if band.name == "high")
 
@@ -60,6 +66,26 @@ def test_only_a_rehearsal_that_went_well_counts_for_a_day_and_no_rehearsal_is_a_
     assert (rehearsal_of(badly), rehearsal_of(Journal(spec))) == (None, None)
     assert plans_rehearsed([well, badly], 100.0 + 86400) == {spec.plan}
     assert plans_rehearsed([well], 101.0 + 86400) == frozenset()
+
+
+def test_the_question_is_about_the_plan_and_a_rehearsal_is_admitted_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Asked] = []
+    gates = (Gate("rehearsal", "within a day", False, "it never was"),)
+
+    def of_running(consul: object, shim: object, what: Asked, **more: object) -> list[Risk]:
+        asked.append(what)
+        return [risk(gates=gates)]
+
+    monkeypatch.setattr(module, "of_running", of_running)
+    nothing: Any = None
+    judged = module.by_risk(nothing, nothing)
+    doc = AgentDoc("A", "f", Agent(), "v2")
+    spec = Spec("m", "A", "singleton", End("A-1", "h1", "v1"), End("A-2", "h1", "v2"))
+    ask = Ask("A", "me", doc=doc, readable=True, rehearse=True)
+    assert judged(ask, spec)[1].points == 17
+    assert asked == [Asked("A", "h1", readable=True, instance="A-1", doc=doc)]
+    with pytest.raises(MigrationRefused, match="rehearsal: within a day; it never was"):
+        judged(replace(ask, rehearse=False), spec)
 
 
 def test_what_cannot_be_done_is_not_overridden() -> None:
