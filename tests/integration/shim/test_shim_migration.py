@@ -13,6 +13,8 @@ import pytest
 
 from integration.shim.migrating import QUICK, Fleet, adding, ledger, serving
 from integration.shim.under_load import UnderLoad
+from outrider.host.shim_client import ShimClient
+from outrider.migration.risk.survey import Asked, of_running
 from outrider.migration.staged.records import Given
 
 if TYPE_CHECKING:
@@ -87,6 +89,10 @@ def test_a_rehearsal_ends_before_the_cutover_and_the_old_one_serves_all_the_time
     assert {who for _, (_, who) in load.answers} == {"Ledger-1"}
     assert (fleet.instances(), fleet.placed().migration, fleet.pid("Ledger-1")) == ([("Ledger-1", "v1")], "", pid)
     fleet.host.wait(lambda: not fleet.pid("Ledger-2"))
+    shim = ShimClient(fleet.host.folder / "runtime")
+    [risk] = of_running(fleet.host.consul.client, shim, Asked("Ledger", "local", instance="Ledger-1"))
+    assert (risk.source, risk.target, risk.choice) == ("local", "local", "its version changes there")
+    assert [each.points for each in risk.contributions if each.name == "rehearsed"] == [-3]
 
     with adding(call) as load:
         report = fleet.end(fleet.migrate(new))  # what the rehearsal left behind is in nobody's way
