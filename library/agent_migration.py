@@ -24,6 +24,8 @@ options:
   verify_s: {description: Seconds at most after the cutover., type: float}
   undecided: {description: What follows without a verdict by then., type: str, choices: [hold, rollback, accept]}
   approvals: {description: People who must agree before the cutover., type: int}
+  readable: {description: "Whether the old version can read the files that the new one writes.", type: bool}
+  releases_dir: {description: "Installed code, for the risk.", type: path, default: /opt/outrider/releases}
   override: {description: "Why it is done though a gate of its risk is not met.", type: str, default: ""}
   why: {description: "For others to read, in the journal.", type: str, default: ""}
   wait_s: {description: Seconds that this run follows., type: float, default: 600}
@@ -35,11 +37,11 @@ options:
   consul_ca_file: {description: CA certificate for https., type: path}
   state:
     description:
-      - V(planned) - only shown; V(staged) - the new instance is well, the cutover waits for an approval.
+      - V(planned) - only shown; V(rehearsed) - up to the cutover, within a day; V(staged) - well, the cutover waits.
       - V(cutover) - approved, and done; V(verified), V(finalised) - judged well, and the old instance gone.
       - V(rolled_back), V(absent) - what is under way went back; with V(rolled_back) it is an error that nothing could.
     type: str
-    choices: [planned, staged, cutover, verified, finalised, rolled_back, absent]
+    choices: [planned, rehearsed, staged, cutover, verified, finalised, rolled_back, absent]
     default: finalised
 attributes:
   check_mode: {support: full, description: "Shows steps, waves, gates and room."}
@@ -51,10 +53,8 @@ author: [The Outrider authors]
 EXAMPLES = r"""
 - name: Move an agent
   agent_migration: {agents: [Memory], to: gpu2, why: a new disk}
-- name: Warm up what changed; the cutover waits
+- name: Warm up what changed; O(state=cutover) then cuts over, and goes back by itself if it is worse
   agent_migration: {definition: "{{ checked.definition }}", releases: "{{ packed.digests }}", state: staged}
-- name: Cut over, and back by itself if it is worse
-  agent_migration: {agents: [Memory], state: cutover}
 """
 
 RETURN = r"""
@@ -81,17 +81,16 @@ try:
 except ImportError as error:
     MISSING = f"{missing_required_lib('outrider')} ({error})"
 
-STATES = ["planned", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"]
+STATES = ["planned", "rehearsed", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"]
 ARGUMENTS: dict[str, Any] = {
     "agents": {"type": "list", "elements": "str"},
     **{name: {"type": "str"} for name in ("tier", "host", "migration", "to", "instance")},
     **{name: {"type": "float"} for name in ("canary", "canary_s", "verify_s")},
-    "definition": {"type": "dict"},
+    **{name: {"type": kind} for name, kind in {"definition": "dict", "readable": "bool", "approvals": "int"}.items()},
     "releases": {"type": "dict", "default": {}},
     "undecided": {"type": "str", "choices": ["hold", "rollback", "accept"]},
-    "approvals": {"type": "int"},
-    "override": {"type": "str", "default": ""},
-    "why": {"type": "str", "default": ""},
+    "releases_dir": {"type": "path", "default": "/opt/outrider/releases"},
+    **{name: {"type": "str", "default": ""} for name in ("override", "why")},
     "wait_s": {"type": "float", "default": 600.0},
     "consul_host": {"type": "str", "default": "127.0.0.1"},
     "consul_port": {"type": "int", "default": 8500},

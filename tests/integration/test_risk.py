@@ -20,7 +20,7 @@ from outrider.errors import OutriderError, ShimUnreachable
 from outrider.fleet.spec import Agent, Host
 from outrider.host.reports import CallRow, CallsReport, EventRow, EventsReport, UptimeReport
 from outrider.migration.risk.gather import BACKUPS, MIGRATIONS, observe, read_published
-from outrider.migration.risk.observed import Outcome
+from outrider.migration.risk.observed import Outcome, Rehearsal
 from outrider.migration.risk.survey import Asked, of_running
 from outrider.migration.staged.records import End, Journal, Spec, next_entry
 from outrider.registry import leases
@@ -93,6 +93,9 @@ def test_everything_that_consul_and_the_shim_know_is_read(consul: ConsulServer) 
     leases.acquire(client, leases.LeaseDoc("Store", 7, "Store-1", "local", state="held"), 0, session)
     records = journals_of(Outcome("Store", "two", True, NOW - 5.0, 1.5), Outcome("Store", "two", False, NOW - 50.0))
     proof = {"state": {"id": "b1", "host": "two", "verified_at": int(NOW), "bytes": 5, "more": "later"}}
+    spec = Spec("r", "Store", "state", End("Store-1", "one", "v1"), End("Store-2", "two", "v1"), rehearse=True)
+    rehearsal = next_entry(Journal(spec), "ended", NOW - 9.0, "one", outcome="rehearsed")
+    records |= {f"{MIGRATIONS}r/spec": spec, f"{MIGRATIONS}r/journal/00000": rehearsal}
     records |= {f"{BACKUPS}Store": proof, f"{BACKUPS}index": [1]}
     put_docs(client, [Change(key, doc, 0) for key, doc in records.items()])
 
@@ -103,6 +106,7 @@ def test_everything_that_consul_and_the_shim_know_is_read(consul: ConsulServer) 
     assert seen.environments["local"]["kernel"] == "6.1"
     oldest_first = (Outcome("Store", "two", False, NOW - 50.0), Outcome("Store", "two", True, NOW - 5.0, 1.5))
     assert seen.outcomes == oldest_first
+    assert seen.rehearsals == (Rehearsal("r", spec.plan, NOW - 9.0),)
     assert seen.backups
     assert seen.backups["Store"]["state"].id == "b1"
     assert seen.record

@@ -9,7 +9,7 @@ from typing import Any
 from outrider.cli.parser import lazily
 
 EPILOG = """\
-exit codes: 0 ok or finalised, 1 rolled back, held, cancelled or refused, 2 usage, 3 Consul not reachable
+exit codes: 0 ok, finalised or rehearsed, 1 rolled back, held, cancelled or refused, 2 usage, 3 Consul not reachable
 A migration goes on whoever watches it: Ctrl-C ends the watching only."""
 
 
@@ -82,6 +82,10 @@ def _add_wish(made: argparse.ArgumentParser) -> None:
     made.add_argument("--from", dest="leave", default="", metavar="HOST", help="everything that runs on this host")
     made.add_argument("--to", default="", metavar="HOST", help="where to; by default where it is, at the new version")
     made.add_argument("--instance", default="", metavar="NAME", help="which, if the agent has several")
+    made.add_argument("--rehearse", action="store_true", help="only what comes before the cutover, then away again")
+    made.add_argument(
+        "--readable", action="store_true", help="the old version can read the files that the new one writes"
+    )
     made.add_argument("--override", default="", metavar="REASON", help="go on though a gate of its risk is not met")
     made.add_argument("--why", default="", metavar="TEXT", help="for others to read")
     policy = made.add_argument_group("how it is judged, by default as its risk says")

@@ -27,6 +27,7 @@ T = TypeVar("T")
 POLL_S = 0.1
 REFRESH_S = 0.25
 PATIENCE_S = 60.0  # a shim that is restarted, or Consul's election, ends no watching
+FLAGS = ("rehearse", "readable")
 POLICY = ("canary", "canary_s", "verify_s", "undecided", "approvals")
 
 
@@ -129,6 +130,7 @@ def _post_plan(args: argparse.Namespace, *, dry: bool) -> PlansReport:
     if given:
         query["policy"] = msgspec.json.encode(msgspec.convert(given, Given)).decode()
     path = "/v1/migration-plans?" + urlencode({key: value for key, value in query.items() if value})
+    path += "".join(f"&{name}=" for name in FLAGS if getattr(args, name))
     return _post(args, path + ("&dry=" if dry else ""), PlansReport)
 
 
@@ -145,6 +147,7 @@ def _words(args: argparse.Namespace) -> str:
     said = [*args.agents]
     for option, value in (("--from", args.leave), ("--to", args.to), ("--instance", args.instance)):
         said += [option, value] if value else []
+    said += [f"--{name}" for name in FLAGS if getattr(args, name)]
     for name in POLICY:
         if (given := getattr(args, name)) is not None:
             said += [f"--{name.replace('_', '-')}", f"{given:g}" if isinstance(given, float) else str(given)]
@@ -169,7 +172,7 @@ def _follow(args: argparse.Namespace, ids: Sequence[str]) -> int:
         raise
     if not args.json and len(ids) > 1:
         well = sum(exit_code(report) == 0 for report in reports)
-        print(f"{well} of {count(len(ids), 'migration')} finalised")
+        print(f"{well} of {count(len(ids), 'migration')} {'rehearsed' if reports[0].rehearse else 'finalised'}")
     return max(exit_code(report) for report in reports)
 
 

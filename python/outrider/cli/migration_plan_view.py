@@ -25,13 +25,13 @@ def plans_lines(report: PlansReport) -> list[str]:
 
 def plan_lines(plan: PlanReport) -> list[str]:
     """One."""
-    lines = [move_of(plan.agent, plan.strategy, plan.source, plan.target)]
+    lines = [move_of(plan.agent, plan.strategy, plan.source, plan.target, rehearse=plan.rehearse)]
     rows = [(step.phase, step.name, f"at most {step.limit_s:g} s", step.does) for step in plan.steps]
     lines += columns(rows)
     return lines + [f"  {name:<9} {said}" for name, said in _facts(plan)]
 
 
-def move_of(agent: str, strategy: Strategy, source: End, target: End) -> str:
+def move_of(agent: str, strategy: Strategy, source: End, target: End, *, rehearse: bool = False) -> str:
     """From where to where, in one line."""
     where = f"{source.host} -> {target.host}" if source.host != target.host else f"stays on {source.host}"
     version = (
@@ -39,7 +39,8 @@ def move_of(agent: str, strategy: Strategy, source: End, target: End) -> str:
         if source.version != target.version
         else f"version {source.version[:8]}"
     )
-    return f"{agent}: {source.instance} -> {target.instance}, {where}, {version} ({strategy})"
+    how = f"a rehearsal of {strategy}" if rehearse else strategy
+    return f"{agent}: {source.instance} -> {target.instance}, {where}, {version} ({how})"
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -55,8 +56,13 @@ def _facts(plan: PlanReport) -> Iterator[tuple[str, str]]:
         yield "traffic", f"{plan.source.instance} answers {plan.calls_s:.1f} calls a second"
     for sensed in plan.judge:
         yield "judge", sensed_said(sensed)
-    yield "undecided", f"without a verdict by then: {UNDECIDED[plan.policy.undecided]}"
-    yield "approval", _approval(plan.steps)
+    if plan.vram and not plan.rehearse:
+        yield "vram", plan.vram
+    if plan.rehearse:
+        yield "rehearsal", f"then {plan.target.instance} goes again; no call goes to it, and nobody need approve it"
+    else:
+        yield "undecided", f"without a verdict by then: {UNDECIDED[plan.policy.undecided]}"
+        yield "approval", _approval(plan.steps)
     if plan.room:
         yield "room", plan.room
     if plan.risk:

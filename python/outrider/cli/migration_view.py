@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 ENDS = (*OUTCOMES, "rollback", "held", "resolved")
 LIVE = ("waiting", "running", "paused")
+WELL = ("finalised", "rehearsed")
 
 
 def lines_of(report: MigrationReport, *, evidence: bool = False) -> list[str]:
     """All about one. `evidence`: also what each verdict was concluded from, line by line of the journal."""
-    lines = [f"migration {report.id}", f"  {move_of(report.agent, report.strategy, report.source, report.target)}"]
+    move = move_of(report.agent, report.strategy, report.source, report.target, rehearse=report.rehearse)
+    lines = [f"migration {report.id}", f"  {move}"]
     why = f": {report.why}" if report.why else ""
     lines.append(f"  asked for by {report.by} at {_clock(report.at)}{why}")
     if report.risk:
@@ -40,7 +42,7 @@ def screen(reports: Sequence[MigrationReport], height: int, trouble: str) -> lis
     lines = [time.strftime("%H:%M:%S"), *([f"no answer: {trouble}"] if trouble else [])]
     if len(reports) == 1:
         return (lines + lines_of(reports[0]))[:height]
-    order = {"held": 0, "broken": 0, "rolled_back": 1, "cancelled": 1, "finalised": 3}
+    order = {"held": 0, "broken": 0, "rolled_back": 1, "cancelled": 1, "finalised": 3, "rehearsed": 3}
     rows = sorted(reports, key=lambda report: (not report.person, order.get(report.state, 2), report.at))
     shown = [f"{report.agent}: {state_line(report)}  {report.id}" for report in rows]
     room = max(1, height - len(lines) - 1)
@@ -81,7 +83,7 @@ def list_table(reports: Sequence[MigrationReport]) -> Table:
 
 def _detail(report: MigrationReport) -> str:
     waits = re.sub(r" \(`[^`]*`\)", "", report.waits)  # the command stands in `show`
-    return waits or (report.reason if report.state != "finalised" else "") or report.why or "-"
+    return waits or (report.reason if report.state not in WELL else "") or report.why or "-"
 
 
 class News:

@@ -27,6 +27,7 @@ from outrider.errors import CallError, ConsulConflict, ConsulError
 from outrider.failover.placer import Picture
 from outrider.host.config import Config
 from outrider.migration.staged import edits
+from outrider.migration.staged.evidence import of_gpu
 from outrider.migration.staged.journal import Read, Reader, append
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
@@ -194,7 +195,7 @@ class Drive:
         self._clock = clock
         self._eyes = Eyes(owner.view, owner.config, clock)
         self._unheld_since: float | None = None
-        self._probes = (0, 0)
+        self._probes = self._vram = (0, 0)
         self._died = ""
         self._at_begin: Counts | None = None
         self._waited_for: Counts | None = None
@@ -269,6 +270,7 @@ class Drive:
         if story.began != began or self._id not in self._owner.began:
             self._owner.began[self._id] = story.began, self._clock()
             self._probes, self._copied, self._copy_error = (0, 0), None, ""
+            self._vram = (0, 0)
             self._at_begin = self._waited_for = None
             self._died = ""
         if truth.agent is None:
@@ -309,6 +311,7 @@ class Drive:
             at_begin=self._at_begin,
             waited_for=self._waited_for,
             probes=self._probes,
+            vram=self._vram,
             copied=self._copied,
             copy_error=self._copy_error,
             others=others,
@@ -325,6 +328,9 @@ class Drive:
         spots = {spec.source.instance: spec.source.host, spec.target.instance: spec.target.host}
         bad, n = self._probes
         self._probes = bad + (spec.target.instance not in self._eyes.look(spots)[0]), n + 1
+        agent = self._owner.view().agents.get(spec.agent)
+        declared = agent.agent.resources.vram_mib if agent else None
+        self._vram = of_gpu(self._vram, self._eyes.vram_mib(spec.target.instance, spec.target.host), declared)
         await self._eyes.ask(spots)
         counts = self._eyes.counts.get(spec.target.instance)
         self._at_begin = self._at_begin or counts

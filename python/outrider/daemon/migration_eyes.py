@@ -18,7 +18,7 @@ from outrider.fleet.ports import CALL
 from outrider.host.config import Config
 from outrider.host.publisher import instance_of_service
 from outrider.migration.staged.sight import Counts
-from outrider.registry.layout import TAG
+from outrider.registry.layout import TAG, VRAM
 from outrider.registry.services import Service
 
 ASK_S = 0.25
@@ -97,6 +97,12 @@ class Eyes:
         """Where an instance is reached, once its host has registered it."""
         service = _service(self._view(), instance, host)
         return instance_of_service(service, host) if service else None
+
+    def vram_mib(self, instance: str, host: str) -> int | None:
+        """GPU memory that it uses, as its host's shim measured it last; None where that is not measured."""
+        service = _service(self._view(), instance, host)
+        told = service.meta.get(VRAM, "") if service else ""
+        return int(told) if told.isdecimal() else None
 
     async def _count(self, record: Instance) -> Counts:
         channel = self._channels.get(record.instance)

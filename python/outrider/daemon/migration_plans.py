@@ -28,7 +28,11 @@ def add_migration_plans(app: web.Application, key: web.AppKey[Shim]) -> None:
     """Add the route. `key`: where the app keeps the shim."""
 
     async def plan(request: web.Request) -> web.Response:
-        """`?agents=A,B&leave=HOST&to=HOST&source=INSTANCE&policy=JSON&override=&by=&why=`; `dry`: writes nothing."""
+        """`?agents=A,B&leave=HOST&to=HOST&source=INSTANCE&policy=JSON&override=&by=&why=`.
+
+        `rehearse`: it ends before the cutover; `readable`: the old version reads the new one's files; `dry`: writes
+        nothing.
+        """
         shim, wish, dry = request.app[key], _wish(request), "dry" in request.query
         # It asks this shim too, on its socket: the event loop must not wait for it.
         policy = by_risk(shim.consul, ShimClient(shim.config.runtime_dir), shim.config.releases)
@@ -46,11 +50,12 @@ def _wish(request: web.Request) -> Wish:
     """From the query. Raises MigrationRefused for a value that is not allowed."""
     query = dict(request.query)
     query.pop("dry", None)
+    flags = {name: True for name in ("rehearse", "readable") if query.pop(name, None) is not None}
     agents = tuple(filter(None, query.pop("agents", "").split(",")))
     policy = query.pop("policy", "")
     try:
         judged = msgspec.json.decode(policy, type=Given) if policy else Given()
-        return msgspec.convert({**query, "agents": agents, "policy": judged}, Wish)
+        return msgspec.convert({**query, "agents": agents, "policy": judged, **flags}, Wish)
     except msgspec.MsgspecError as error:
         raise MigrationRefused([f"the question cannot be understood: {error}"]) from error
 

@@ -14,6 +14,7 @@ from outrider.calls.tls import client_context
 from outrider.daemon.call_listener import CallListener, trusted_users
 from outrider.daemon.call_reports import CallReports
 from outrider.daemon.fleet_view import instance_reports, local_report
+from outrider.daemon.gpu_memory import GpuMemory
 from outrider.daemon.history import History
 from outrider.daemon.metrics import Metrics
 from outrider.daemon.migrating import Migrations
@@ -45,7 +46,7 @@ from outrider.host.state import Local
 from outrider.host.supervisor import Supervisor
 from outrider.migration.staged.sight import Copied
 from outrider.registry.client import connect
-from outrider.registry.layout import TAG, Placed, service_name
+from outrider.registry.layout import TAG, VRAM, Placed, service_name
 from outrider.registry.services import Service
 from outrider.registry.watch import Contact
 
@@ -74,6 +75,7 @@ def service_of(local: Local, host: str, address: str) -> Service:
             "mode": agent.mode,
             "role": local.role,
             "ports": json.dumps(local.ports, sort_keys=True),
+            **({} if local.vram_mib is None else {VRAM: str(local.vram_mib)}),
         },
         check_id=CHECK_PREFIX + local.instance,
         status=status,
@@ -147,6 +149,8 @@ class Shim:
         )
         self.history = History(config.state_dir, config.host, lambda: instance_reports(self), lambda: self.reachable)
         self.publisher.on_published.append(self.history.changed)
+        gpu_memory = GpuMemory(self._executor, self.locals, lambda: self.feed.view, self._gpu_memory_changed)
+        self.renewals.append(gpu_memory.look)
         self._call_listener: CallListener | None = None
         self.local_ports: LocalPorts | None = None
         self.reachable = True
@@ -306,6 +310,9 @@ class Shim:
         if local:
             self.agents.lease_changed(local.instance)
             self.registrar.want(service_of(local, self.config.host, self.config.address))
+
+    def _gpu_memory_changed(self, local: Local) -> None:
+        self.registrar.want(service_of(local, self.config.host, self.config.address))
 
     def _members_changed(self) -> None:
         self.peering.consul_says(self.feed.view.critical)

@@ -15,6 +15,7 @@ MIGRATIONS = "outrider/migrations/"
 BACKUPS = "outrider/backups/"
 RUN_LOCK = "outrider/locks/fleet"
 PLACER_LOCK = "outrider/locks/placer"
+VRAM = "vram_mib"  # of a service's meta: GPU memory that its process uses, while it is being moved
 TAG = "outrider"
 SHIM = "outrider-shim"  # the service, and the check of the host, that each shim registers
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LEDGER = Path(__file__).parents[1] / "ledger_agent.py"
 QUICK = Given(canary=0.2, canary_s=0.5, verify_s=1.0, undecided="accept")
-ENDED = ("finalised", "rolled_back", "cancelled", "held")
+ENDED = ("finalised", "rolled_back", "cancelled", "held", "rehearsed")
 
 
 def ledger(mode: Any, *, state: bool = True, **environment: str) -> Agent:
@@ -59,12 +59,15 @@ class Fleet:
         doc = msgspec.structs.replace(doc, version=version, previous=doc.at(before))
         kv.put_docs(self.host.consul.client, [kv.Change(FLEET + "Ledger", doc, index)])
 
-    def plan(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1", version: str = "v2") -> list[Plan]:
+    def plan(
+        self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1", version: str = "v2", **more: Any
+    ) -> list[Plan]:
         docs = {"Ledger": AgentDoc("Ledger", "test", agent, version)}
-        return plans(self.host.consul.client, Wish("test", ("Ledger",), source=source, docs=docs, policy=policy))
+        wish = Wish("test", ("Ledger",), source=source, docs=docs, policy=policy, **more)
+        return plans(self.host.consul.client, wish)
 
-    def migrate(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1") -> str:
-        return create(self.host.consul.client, self.plan(agent, policy, source))[0].id
+    def migrate(self, agent: Agent, policy: Given = QUICK, source: str = "Ledger-1", **more: Any) -> str:
+        return create(self.host.consul.client, self.plan(agent, policy, source, **more))[0].id
 
     def report(self, migration: str) -> MigrationReport:
         return msgspec.json.decode(self.host.request("GET", f"/v1/migrations/{migration}"), type=MigrationReport)

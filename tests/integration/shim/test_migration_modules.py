@@ -109,6 +109,16 @@ def test_a_version_is_staged_cut_over_and_then_is_there(moving: ShimHost, run: R
     assert run("agent_migration_info", active=True)["migrations"] == []
 
 
+def test_what_was_rehearsed_within_a_day_is_not_rehearsed_again(moving: ShimHost, run: Run) -> None:
+    wanted = {"agents": ["Alpha"], "definition": definition(Alpha=new(moving)), "state": "rehearsed"}
+    shown = run(**wanted, _ansible_check_mode=True)
+    assert (shown["changed"], [step["name"] for step in shown["plans"][0]["steps"]]) == (True, ["start"])
+    done = run(**wanted)
+    assert (done["changed"], [found["state"] for found in done["migrations"]]) == (True, ["rehearsed"])
+    assert [found.instance for found in placed(moving, "Alpha").instances] == ["Alpha-1"]
+    assert not run(**wanted)["changed"]
+
+
 def test_what_is_staged_goes_back_when_it_is_not_wanted(moving: ShimHost, run: Run) -> None:
     run(definition=definition(Alpha=new(moving)), state="staged")
     back = run(agents=["Alpha"], state="rolled_back", why="no")

@@ -13,6 +13,8 @@ import pytest
 
 from integration.shim.migrating import QUICK, Fleet, adding, ledger, serving
 from integration.shim.under_load import UnderLoad
+from outrider.host.shim_client import ShimClient
+from outrider.migration.risk.survey import Asked, of_running
 from outrider.migration.staged.journal import entry_change, spec_change
 from outrider.migration.staged.records import End, Given, Journal, Spec, next_entry
 from outrider.migration.staged.retention import KEPT_OF_AGENT
@@ -70,6 +72,34 @@ def test_one_that_fails_its_calls_goes_back_by_itself_and_keeps_what_it_accepted
     assert fleet.instances() == [("Ledger-1", "v1")]
     assert load.last[1] == "Ledger-1"
     assert {who for _, (_, who) in load.answers} == {"Ledger-1", "Ledger-2"}
+    assert set(call("known")) >= {number for _, (number, _) in load.answers}
+
+
+def test_a_rehearsal_ends_before_the_cutover_and_the_old_one_serves_all_the_time(
+    fleet: Fleet, call: Callable[..., Any]
+) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    pid, new = fleet.pid("Ledger-1"), ledger("singleton", MARK="new")
+    with adding(call) as load:
+        fleet.host.wait(lambda: len(load.answers) > 20)
+        report = fleet.end(fleet.migrate(new, rehearse=True))
+        after = time.monotonic()
+        fleet.host.wait(lambda: load.answers[-1][0] > after)
+    assert (report.state, load.errors) == ("rehearsed", [])
+    assert [row.what for row in report.rows] == ["planned", "start", "copy", "rehearsed"]
+    assert "bytes of state are there" in report.reason
+    assert {who for _, (_, who) in load.answers} == {"Ledger-1"}
+    assert (fleet.instances(), fleet.placed().migration, fleet.pid("Ledger-1")) == ([("Ledger-1", "v1")], "", pid)
+    fleet.host.wait(lambda: not fleet.pid("Ledger-2"))
+    shim = ShimClient(fleet.host.folder / "runtime")
+    [risk] = of_running(fleet.host.consul.client, shim, Asked("Ledger", "local", instance="Ledger-1"))
+    assert (risk.source, risk.target, risk.choice) == ("local", "local", "its version changes there")
+    assert [each.points for each in risk.contributions if each.name == "rehearsed"] == [-3]
+
+    with adding(call) as load:
+        report = fleet.end(fleet.migrate(new))  # what the rehearsal left behind is in nobody's way
+    assert (report.state, load.errors, fleet.instances()) == ("finalised", [], [("Ledger-2", "v2")])
     assert set(call("known")) >= {number for _, (number, _) in load.answers}
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from outrider.cli import migrating
+from outrider.cli.migration_plan_view import plan_lines
 from outrider.cli.migration_view import lines_of, screen
 from outrider.migration.staged.preview import PlanReport, PlansReport, Sensed, StepPlan
 from outrider.migration.staged.records import End, Journal, Policy, RiskNote, Spec, What, next_entry
@@ -134,6 +135,29 @@ def test_a_run_is_followed_to_its_end(shim: Shim, outrider: Run, capsys: Capture
     assert sum(line.endswith("Memory: cutover: hand over: warm") for line in lines) == 1
     assert lines[-2].endswith("Memory: finalised after 4.00 s: go: errors 0/369 bad")
     assert lines[-1] == "  next: outrider migrate show m1"
+
+
+def test_a_rehearsal_is_asked_for_and_ends_well_with_the_command_that_does_it(
+    shim: Shim, outrider: Run, capsys: Capture
+) -> None:
+    assert outrider("migrate", "plan", "Memory", "--to", "pc2", "--rehearse") == 0
+    assert "`outrider migrate run Memory --to pc2 --rehearse` does it" in capsys.readouterr().out
+    rehearsed: tuple[What, dict[str, Any]] = ("ended", {"outcome": "rehearsed", "said": "Memory-2 was ready"})
+    shim.goes(START, rehearsed)
+    assert outrider("migrate", "run", "Memory", "--to", "pc2", "--rehearse") == 0
+    assert shim.asked == [
+        f"/v1/migration-plans?agents=Memory&to=pc2&by=ann&rehearse={dry}" for dry in ("&dry=", "&dry=", "")
+    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].endswith("Memory: rehearsed after 2.00 s: Memory-2 was ready")
+    assert lines[-2] == "  next: outrider migrate run Memory --instance Memory-1 --to pc2"
+
+
+def test_a_plan_of_a_rehearsal_says_that_it_goes_again_and_asks_nobody() -> None:
+    lines = plan_lines(replace(PLAN, rehearse=True, steps=PLAN.steps[:1]))
+    assert lines[0].endswith("(a rehearsal of singleton)")
+    assert "  rehearsal then Memory-2 goes again; no call goes to it, and nobody need approve it" in lines
+    assert not any("approval" in line or "undecided" in line for line in lines)
 
 
 def test_one_that_is_not_watched_says_how_to_watch_it(shim: Shim, outrider: Run, capsys: Capture) -> None:

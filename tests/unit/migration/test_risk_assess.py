@@ -15,11 +15,23 @@ from outrider.fleet.spec import Host
 from outrider.host.reports import EventRow, UptimeRow
 from outrider.migration.risk.assess import Risk, assess
 from outrider.migration.risk.change import Change
-from outrider.migration.risk.observed import Observations, Outcome, Proof, Published, Question, Record, Traffic
+from outrider.migration.risk.observed import (
+    Observations,
+    Outcome,
+    Proof,
+    Published,
+    Question,
+    Record,
+    Rehearsal,
+    Traffic,
+)
 from outrider.migration.risk.score import BANDS, Contribution
 from outrider.migration.risk.source import SourceFacts
+from outrider.migration.staged.by_risk import unmet
+from outrider.migration.staged.records import plan_digest
 from unit.migration.risk_world import ALIKE, DAY, HOSTS, NOW, calm, published
 
+LEVELS = ("configuration", "kv", "state", "snapshot")
 SMALL = SourceFacts(files=1, size=1000, lines=30)
 
 
@@ -58,6 +70,41 @@ def test_a_single_writer_gets_gates_that_are_met_or_not(world: Published) -> Non
     assert "15 min" in gates["judge"].wanted
     blind = ask(world, replace(calm(), backups=None, silent={"backups": "403"}), "Store")
     assert [(gate.met, gate.evidence) for gate in blind.gates if gate.name.startswith("backup")] == [(None, "403")] * 3
+
+
+def test_a_critical_one_may_be_done_for_a_day_after_its_very_plan_was_rehearsed(world: Published) -> None:
+    two = replace(calm(), traffic=None, uptime=None, environments=None, record=None)  # the worst of each is known
+    proved = replace(two, backups={"Store": {level: Proof("b", "two", NOW) for level in LEVELS}})
+    there = world.placements["Store"].instances[0].host
+    to = "two" if there == "one" else "one"
+    moves = {"target": to, "change": Change(400, 9), "readable": False}
+    missing = ask(world, proved, "Store", **moves)
+    assert (missing.band.name, missing.band.rehearsal) == ("critical", True)
+    assert unmet(missing) == [
+        f"Store (risk {missing.points}, critical): rehearsal: of this very plan, within a day; {proved.why('outcomes')}"
+    ]
+    assert unmet(missing, rehearse=True) == []
+    plan = plan_digest("Store", "state", (there, "v1"), (to, "v1"))
+    done = replace(proved, rehearsals=(Rehearsal("m1", plan, NOW - 3600),))
+    found = ask(world, done, "Store", **moves)
+    assert (found.points, unmet(found)) == (missing.points - 3, [])
+    [gate] = [gate for gate in found.gates if gate.name == "rehearsal"]
+    assert (gate.met, gate.evidence) == (True, "by migration m1, 1.0 h ago")
+    for other in (
+        Rehearsal("m1", plan, NOW - 25 * 3600),
+        Rehearsal("m1", plan_digest("Store", "state", (there, "v1"), (to, "v2")), NOW),
+    ):
+        again = ask(world, replace(done, rehearsals=(other,)), "Store", **moves)
+        assert again.points == missing.points
+        assert f"`outrider migrate run Store --to {to} --rehearse` does it" in unmet(again)[0]
+
+
+def test_what_can_only_start_when_the_other_has_ended_can_never_be_rehearsed(world: Published) -> None:
+    store = world.agents["Store"]
+    cold = replace(store, agent=replace(store.agent, ports={"main": "auto"}))
+    found = ask(replace(world, agents={**world.agents, "Store": cold}), calm(), "Store", change=Change(400, 9))
+    [gate] = [gate for gate in found.gates if gate.name == "rehearsal"]
+    assert (gate.met, gate.evidence[:13]) == (False, "it cannot be:")
 
 
 def test_what_nobody_saw_takes_the_worst_and_says_why(world: Published) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from outrider.fleet.spec import Agent, Resources
 from outrider.migration.risk import change
-from outrider.migration.risk.change import Change, compare
+from outrider.migration.risk.change import Change, compare, configured
+from outrider.registry.layout import AgentDoc
 
 
 @pytest.fixture
@@ -25,6 +28,13 @@ def test_the_same_code_is_no_change(folders: tuple[Path, Path]) -> None:
     (new / ".git").mkdir()
     (new / ".git/HEAD").write_text("ref")
     assert compare(old, new) == Change(0, 0)
+
+
+def test_what_the_fleet_file_says_otherwise_counts_as_lines_of_one_file() -> None:
+    old = AgentDoc("A", "f", Agent(module="a", resources=Resources(cpu=1)), "v1")
+    assert configured(old, replace(old, version="v2", release="other")) == Change(0, 0)
+    agent = replace(old.agent, resources=Resources(cpu=2), environment={"NEW": "1"})
+    assert configured(old, replace(old, agent=agent)) == Change(2 + 3, 1)
 
 
 def test_lines_added_and_removed_count_and_moved_ones_do_not(folders: tuple[Path, Path]) -> None:

@@ -26,7 +26,10 @@ from outrider.migration.risk.measures import (
     of_use,
 )
 from outrider.migration.risk.observed import Observations, Published, Question
+from outrider.migration.risk.rehearsed import Rehearsed, rehearsed
 from outrider.migration.risk.score import Assessment, Band, Contribution, Measure, probability, score
+
+REHEARSAL = "rehearsal"
 
 
 class Gate(Struct, frozen=True):
@@ -74,9 +77,10 @@ def assess(published: Published, observed: Observations, question: Question) -> 
     name = question.agent
     if name not in published.agents:
         raise UnknownAgent(f"the fleet has no agent {name}", hint=nearest(name, published.agents))
-    goes = landing(published, name, question.target)
+    goes = landing(published, name, question.target, question.instance)
     fleet = Fleet("", {key: doc.agent for key, doc in published.agents.items()})
-    measures = declared(fleet, name)
+    was = published.agents[name].at(goes.version)
+    measures = declared(fleet, name, was.agent if was else None)
     if question.source is None:
         measures["L5"] = Measure(None, question.unread)
     else:
@@ -87,8 +91,9 @@ def assess(published: Published, observed: Observations, question: Question) -> 
     measures |= of_use(observed, name)
     extra = aggravating(published, observed, question, measures["I1"])
     stop = goes.refusal or _without_owner(published, observed, name, measures["I1"])
-    scored = score(measures, extra, rehearsed=question.rehearsed, stop=stop)
-    return _risk(published, observed, question, goes, scored)
+    practice = rehearsed(observed, published.agents[name], goes)
+    scored = score(measures, extra, rehearsed=practice.met, stop=stop)
+    return _risk(published, observed, question, goes, scored, practice)
 
 
 def _without_owner(published: Published, observed: Observations, name: str, state: Measure) -> str:
@@ -103,7 +108,14 @@ def _without_owner(published: Published, observed: Observations, name: str, stat
     return "" if observed.leases.get(name) else "nobody holds its lease: who writes its state is not known"
 
 
-def _risk(published: Published, observed: Observations, question: Question, goes: Landing, scored: Assessment) -> Risk:
+def _risk(
+    published: Published,
+    observed: Observations,
+    question: Question,
+    goes: Landing,
+    scored: Assessment,
+    practice: Rehearsed,
+) -> Risk:
     return Risk(
         agent=question.agent,
         mode=published.agents[question.agent].agent.mode,
@@ -117,7 +129,7 @@ def _risk(published: Published, observed: Observations, question: Question, goes
         unknown=sum(each.points for each in scored.contributions if not each.measured),
         band=scored.band,
         contributions=scored.contributions,
-        gates=_gates(observed, question, scored.band),
+        gates=_gates(observed, question, scored.band, practice),
         floor=scored.floor,
         stop=scored.stop,
         probability=probability(*known_outcomes(observed)),
@@ -125,7 +137,7 @@ def _risk(published: Published, observed: Observations, question: Question, goes
     )
 
 
-def _gates(observed: Observations, question: Question, band: Band) -> tuple[Gate, ...]:
+def _gates(observed: Observations, question: Question, band: Band, practice: Rehearsed) -> tuple[Gate, ...]:
     """In the order in which a migration meets them."""
     if band.strategy == "refused":
         return ()
@@ -135,7 +147,7 @@ def _gates(observed: Observations, question: Question, band: Band) -> tuple[Gate
         met = 0 <= age.value <= PROOF_DAYS if age.value is not None else None if observed.backups is None else False
         found.append(Gate(f"backup of {level}", f"proved by a restore within {PROOF_DAYS} days", met, age.evidence))
     if band.rehearsal:
-        found.append(Gate("rehearsal", "of this very plan, within a day", question.rehearsed))
+        found.append(Gate(REHEARSAL, "of this very plan, within a day", practice.met, practice.evidence))
     if band.approvals:
         people = "1 person agrees" if band.approvals == 1 else f"{band.approvals} people agree"
         found.append(Gate("approval", people, None))

@@ -1,4 +1,4 @@
-"""How much of an agent's code differs between two folders, by comparing their files; nothing of them is run."""
+"""How much of an agent differs between two versions: its documents, and the files of its code, none of which is run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from outrider.host.packing import LEFT_OUT, LEFT_OUT_SUFFIXES
 from outrider.migration.risk.source import MOST_FILES
+from outrider.registry.layout import AgentDoc
 
 
 class Change(Struct, frozen=True):
@@ -19,6 +21,13 @@ class Change(Struct, frozen=True):
     lines: int
     files: int
     opaque: tuple[str, ...] = ()
+
+
+def configured(old: AgentDoc, new: AgentDoc) -> Change:
+    """What differs in what the fleet file says of it, as if that were one file with a line for each value."""
+    was, now = (Counter(msgspec.json.format(msgspec.json.encode(doc.agent)).splitlines()) for doc in (old, new))
+    lines = (was - now).total() + (now - was).total()
+    return Change(lines, 1 if lines else 0)
 
 
 def compare(old: Path, new: Path) -> Change:

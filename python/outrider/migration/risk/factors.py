@@ -104,4 +104,5 @@ AGGRAVATORS = (
     Aggravator("A5", "something that it needs is being changed too", 2),
     Aggravator("A6", "the new version's files cannot be read by the old one", 5),
 )
-REHEARSED = -3  # points, when this very plan was rehearsed within a day
+REHEARSED = -3  # points, when this very plan was rehearsed
+REHEARSED_S = 86400.0  # for so long

@@ -16,13 +16,14 @@ PLUMBING_KB = 50
 _NUMBER = re.compile(r"(?:t|tier)?[-_ ]?([0-9]{1,3})")
 
 
-def declared(fleet: Fleet, name: str) -> dict[str, Measure]:
-    """I1 to I3: what the fleet file says of this agent."""
+def declared(fleet: Fleet, name: str, was: Agent | None = None) -> dict[str, Measure]:
+    """I1 to I3: what the fleet file says of this agent. `was`: at the version whose files are there already."""
     agent = fleet.agents[name]
+    states = [_declared_state(each) for each in (agent, was) if each]
     reached = dependants(fleet, name)
     some = ", ".join(reached[:5]) + (f" and {len(reached) - 5} more" if len(reached) > 5 else "")
     return {
-        "I1": _declared_state(agent),
+        "I1": max(states, key=lambda state: state.value or 0),
         "I2": Measure(len(reached), f"needed, directly or not, by {some or 'nobody'}"),
         "I3": _tier(agent),
     }

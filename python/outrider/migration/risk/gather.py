@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -12,8 +12,17 @@ from msgspec import Struct, field
 from outrider.errors import OutriderError
 from outrider.host.reports import CallsReport, EventsReport, UptimeReport, UptimeRow
 from outrider.migration.host_docs import plain, read_host_docs
-from outrider.migration.risk.factors import counted
-from outrider.migration.risk.observed import Observations, Outcome, Proof, Published, Record, Source, Traffic
+from outrider.migration.risk.factors import REHEARSED_S, counted
+from outrider.migration.risk.observed import (
+    Observations,
+    Outcome,
+    Proof,
+    Published,
+    Record,
+    Rehearsal,
+    Source,
+    Traffic,
+)
 from outrider.migration.risk.prometheus import Prometheus
 from outrider.migration.staged.journal import read_all
 from outrider.migration.staged.records import Journal
@@ -26,9 +35,6 @@ from outrider.registry.leases import LEASES, decode_leases
 T = TypeVar("T")
 EVENTS = 10_000  # as many as a shim remembers
 SERVES = ("passing", "warning")
-
-Outcomes = Callable[[Consul], tuple[Outcome, ...]]
-"""Reads how migrations ended, oldest first. Raises OutriderError if that cannot be told."""
 
 
 class Shim(Protocol):
@@ -52,27 +58,40 @@ def read_published(consul: Consul) -> Published:
     return Published(agents, placements, plain(read_host_docs(consul)))
 
 
-def outcomes_in_kv(consul: Consul) -> tuple[Outcome, ...]:
-    """What the journals of migrations say. Raises OutriderError for one that is damaged."""
+def ended_journals(consul: Consul) -> tuple[Journal, ...]:
+    """Of migrations that have ended, oldest first. Raises OutriderError for one that is damaged."""
     # A list leaves out what the token may not read; a single key is refused. Without this, nothing looks like none.
     consul.get(f"/v1/kv/{MIGRATIONS}")
     read = read_all(consul)
     if read.problems:
         raise OutriderError(f"journals cannot be read: {'; '.join(read.problems[:3])}")
-    found = [made for journal in read.journals.values() if (made := outcome_of(journal))]
-    return tuple(sorted(found, key=lambda each: each.ended))
+    ended = [(journal.ended.at, journal) for journal in read.journals.values() if journal.ended]
+    return tuple(journal for _, journal in sorted(ended, key=lambda each: each[0]))
 
 
 def outcome_of(journal: Journal) -> Outcome | None:
-    """How a migration ended. One that people cancelled, or that never began, says nothing of the next."""
+    """How a migration ended. One that people cancelled, never began or was rehearsed says nothing of the next."""
     last = journal.ended
-    if last is None or last.outcome == "cancelled":
+    if last is None or last.outcome == "cancelled" or journal.spec.rehearse:
         return None
     back = next((entry.at for entry in journal.entries if entry.what == "rollback"), None)
     way_back_s = round(last.at - back, 3) if back is not None and last.outcome == "rolled_back" else None
     asked = any(entry.what == "asked_back" for entry in journal.entries)
     failed = last.outcome == "rolled_back" and not asked
     return Outcome(journal.spec.agent, journal.spec.target.host, failed, last.at, way_back_s)
+
+
+def rehearsal_of(journal: Journal) -> Rehearsal | None:
+    """A rehearsal, if it is one in which all went well."""
+    last = journal.ended
+    well = last is not None and last.outcome == "rehearsed"
+    return Rehearsal(journal.id, journal.spec.plan, last.at) if last and well else None
+
+
+def plans_rehearsed(journals: Iterable[Journal], now: float) -> frozenset[str]:
+    """Those for which a rehearsal still counts."""
+    found = filter(None, map(rehearsal_of, journals))
+    return frozenset(each.plan for each in found if 0 <= now - each.ended <= REHEARSED_S)
 
 
 def observe(
@@ -82,7 +101,6 @@ def observe(
     now: float,
     *,
     prometheus: Prometheus | None = None,
-    outcomes: Outcomes = outcomes_in_kv,
 ) -> Observations:
     """Everything that can be seen now. What cannot is said, not raised."""
     silent: dict[Source, str] = {}
@@ -96,6 +114,7 @@ def observe(
 
     environments = seen("environments", lambda: _environments(consul))
     hosts = environments.keys() if environments else published.hosts.keys()
+    journals = seen("outcomes", lambda: ended_journals(consul))
     return Observations(
         at=now,
         health=seen("health", lambda: _health(consul, published)),
@@ -104,10 +123,17 @@ def observe(
         traffic=seen("traffic", lambda: _traffic(shim, prometheus, published, set(hosts))),
         record=seen("record", lambda: _record(shim, now)),
         uptime=seen("uptime", lambda: _uptime(shim)),
-        outcomes=seen("outcomes", lambda: outcomes(consul)),
+        outcomes=_each(outcome_of, journals),
+        rehearsals=_each(rehearsal_of, journals),
         backups=seen("backups", lambda: _backups(consul, published)),
         silent=silent,
     )
+
+
+def _each(made: Callable[[Journal], T | None], journals: tuple[Journal, ...] | None) -> tuple[T, ...] | None:
+    if journals is None:
+        return None
+    return tuple(found for journal in journals if (found := made(journal)) is not None)
 
 
 def _listed(consul: Consul, prefix: str, kind: type[T]) -> dict[str, T]:

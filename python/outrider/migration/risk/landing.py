@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from outrider.errors import OutriderError
 from outrider.failover.floor import Floor
 from outrider.fleet.rooms import Room, Want
 from outrider.migration.risk.observed import Published
 from outrider.migration.risk.score import Measure
+from outrider.migration.staged.plan import strategy_of
+from outrider.registry.layout import Placed
 
 NEW = "the new instance"
 
@@ -17,6 +20,7 @@ class Landing(Struct, frozen=True):
     """`source`: where it is, empty if nowhere; `target`: where it goes, empty if it cannot; `refusal`: why it cannot.
 
     room: the least share that is left of what the target has; choice: why this target
+    version: of the instance that leaves
     """
 
     source: str
@@ -24,18 +28,33 @@ class Landing(Struct, frozen=True):
     room: Measure
     refusal: str = ""
     choice: str = ""
+    version: str = ""
 
 
-def landing(published: Published, name: str, target: str = "") -> Landing:
+def landing(published: Published, name: str, target: str = "", instance: str = "") -> Landing:
     """Where an instance of `name` goes: to `target`, or where placement would put it, else it stays on its host.
 
-    With a target, the first instance that is not yet there is it. Raises OutriderError if the fleet has no such host.
+    Without its name it is the first that is not on the target. Raises OutriderError if the fleet has no such host.
     """
     if target and target not in published.hosts:
         raise OutriderError(f"no host {target}", hint=f"the fleet has {', '.join(sorted(published.hosts))}")
+    leaves = leaving(published, name, target, instance)
+    if leaves and leaves.host == target and leaves.version != published.agents[name].version:
+        found = _beside(published, name, leaves)
+    else:
+        found = _landing(published, name, target, leaves.host if leaves else "")
+    return replace(found, version=leaves.version if leaves else "")
+
+
+def leaving(published: Published, name: str, target: str = "", instance: str = "") -> Placed | None:
+    """The instance that leaves."""
     placed = published.placements[name].instances if name in published.placements else ()
-    source = next((each.host for each in placed if each.host != target), target) if placed else ""
-    if not published.hosts or not placed:
+    named = (each for each in placed if (each.instance == instance if instance else each.host != target))
+    return next(named, placed[0] if placed else None)
+
+
+def _landing(published: Published, name: str, target: str, source: str) -> Landing:
+    if not published.hosts or not source:
         why = "it is not placed" if published.hosts else "no hosts are known: name an inventory"
         return Landing(source, target, Measure(None, why))
     if target == source:
@@ -53,6 +72,21 @@ def landing(published: Published, name: str, target: str = "") -> Landing:
     if chosen is None:
         return _stay(published, name, source, floor.refusal(want, source))
     return Landing(source, chosen[1], _left(floor.rooms[chosen[1]], want), choice="placement would choose it")
+
+
+def _beside(published: Published, name: str, leaves: Placed) -> Landing:
+    """The new version starts on the same host, while the old one is there if it need not end first."""
+    doc, host = published.placements[name], leaves.host
+    if strategy_of(published.agents[name]) == "cold":
+        doc = replace(doc, instances=tuple(placed for placed in doc.instances if placed != leaves))
+    floor = Floor(published.agents, {**published.placements, name: doc}, published.hosts, {})
+    want = next(want for want in floor.wants if want.name == name)
+    if host not in floor.rooms:
+        return Landing(host, host, Measure(None, f"{host} is not described"))
+    if floor.put_on(want, NEW, host) is None:
+        refusal = f"{host}: {_refusal(floor, want, host)}"
+        return Landing(host, host, Measure(0.0, refusal, "none"), refusal)
+    return Landing(host, host, _left(floor.rooms[host], want), choice="its version changes there")
 
 
 def _stay(published: Published, name: str, host: str, why: str) -> Landing:

@@ -24,6 +24,8 @@ def of_change(question: Question) -> dict[str, Measure]:
     change = question.change
     if change is None:
         return {"L1": Measure(0, "the version stays", "another place only"), "L2": Measure(0, "the version stays")}
+    if isinstance(change, str):
+        return {"L1": Measure(None, change), "L2": Measure(None, change)}
     evidence = f"{counted(change.lines, 'line')} added or removed in {counted(change.files, 'file')}"
     lines = float(change.lines)
     if change.opaque:

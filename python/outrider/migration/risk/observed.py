@@ -28,19 +28,19 @@ class Question(Struct, frozen=True):
     """Which migration is meant.
 
     target: the host that it goes to; empty for the one that placement would choose, or its own if there is no other
+    instance: the one that leaves; empty for the first that is not on the target
     source: what the agent's code says; None if it was not read, for the reason in `unread`
-    change: what differs in the new version; None if the version stays
+    change: what differs in the new version; None if the version stays; a text says why that is not known
     readable: whether the old version can read the files that the new one wrote; None if nobody says
-    rehearsed: whether this very plan was rehearsed within a day
     """
 
     agent: str
     target: str = ""
+    instance: str = ""
     source: SourceFacts | None = None
     unread: str = "nobody named its source"
-    change: Change | None = None
+    change: Change | str | None = None
     readable: bool | None = None
-    rehearsed: bool = False
 
 
 class Traffic(Struct, frozen=True):
@@ -76,6 +76,14 @@ class Outcome(Struct, frozen=True):
     way_back_s: float | None = None
 
 
+class Rehearsal(Struct, frozen=True):
+    """A migration that ended before its cutover, and would have gone on. `plan`: of its spec; `ended`: Unix seconds."""
+
+    id: str
+    plan: str
+    ended: float
+
+
 class Proof(Struct, frozen=True):
     """A backup. `verified_at`: Unix seconds at which it was restored into an empty place, 0 if it never was."""
 
@@ -91,7 +99,7 @@ class Observations(Struct, frozen=True):
     health: agent to how many of its instances serve
     leases: singleton to the instance that holds its lease, empty if nobody does
     environments: host to what its shim tells of it (outrider.host.environment)
-    outcomes: migrations that ended, oldest first
+    outcomes: migrations that ended, oldest first; rehearsals: as well
     backups: agent to the last proof of each level
     """
 
@@ -103,6 +111,7 @@ class Observations(Struct, frozen=True):
     record: Record | None = None
     uptime: Mapping[str, UptimeRow] | None = None
     outcomes: tuple[Outcome, ...] | None = None
+    rehearsals: tuple[Rehearsal, ...] | None = None
     backups: Mapping[str, Mapping[str, Proof]] | None = None
     silent: Mapping[Source, str] = field(default_factory=dict)
     running: bool = True  # False: only the fleet file was looked at

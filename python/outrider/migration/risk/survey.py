@@ -15,8 +15,9 @@ from outrider.fleet.inventory import open_inventory
 from outrider.fleet.load import load_fleet
 from outrider.fleet.placement import place
 from outrider.migration.risk.assess import Risk, assess
-from outrider.migration.risk.change import Change, compare
+from outrider.migration.risk.change import Change, compare, configured
 from outrider.migration.risk.gather import Shim, observe, read_published
+from outrider.migration.risk.landing import leaving
 from outrider.migration.risk.observed import Observations, Published, Question
 from outrider.migration.risk.prometheus import Prometheus
 from outrider.migration.risk.source import SourceFacts, read_source
@@ -26,15 +27,24 @@ from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 Code = Callable[[AgentDoc], Path | str]
 """Where the code of an agent lies, or why that is not known."""
 
+NOTHING = Change(0, 0)
+
 
 class Asked(Struct, frozen=True):
-    """What people ask. `source`: the agent's code; `new`: the code that shall replace it. See Question for the rest."""
+    """What people ask.
+
+    source: the agent's code; new: the code that shall replace it
+    doc: the agent's document as it will be, with the one before; None: as it is published
+    See Question for the rest.
+    """
 
     agent: str = ""
     target: str = ""
     source: Path | None = None
     new: Path | None = None
     readable: bool | None = None
+    instance: str = ""
+    doc: AgentDoc | None = None
 
 
 def of_running(
@@ -66,16 +76,18 @@ def of_file(path: Path | None, inventory: Path | None, asked: Asked) -> list[Ris
 
 def risks(published: Published, observed: Observations, asked: Asked, code: Code) -> list[Risk]:
     """Of the agent that was asked about, or of each, the riskiest first."""
+    if asked.doc:
+        published = replace(published, agents={**published.agents, asked.doc.name: asked.doc})
     read = cache(_read)
     found = []
     for name in [asked.agent] if asked.agent else sorted(published.agents):
-        question = Question(name, asked.target, readable=asked.readable)
+        question = Question(name, asked.target, asked.instance, readable=asked.readable)
         if name in published.agents:
             place_of = asked.source or code(published.agents[name])
             facts, why = read(place_of)
             question = replace(question, source=facts, unread=why)
-            if asked.new:
-                question = _changed(question, place_of, asked.new)
+            at_version = _at_version(question, published, code)
+            question = _changed(question, place_of, asked.new) if asked.new else at_version
         found.append(assess(published, observed, question))
     return sorted(found, key=lambda risk: (-risk.points, risk.agent))
 
@@ -91,16 +103,39 @@ def _read(folder: Path | str) -> tuple[SourceFacts | None, str]:
         return None, str(error)
 
 
-def _changed(question: Question, old: Path | str, new: Path) -> Question:
+def _changed(question: Question, old: Path | str, new: Path, besides: Change = NOTHING) -> Question:
     """What will run is the new code; files that the old one kept are still there."""
     if isinstance(old, str):
         raise OutriderError(f"what {new} differs from is not known: {old}", hint="name the present code with --source")
     change = _compared(old, new)
+    change = Change(change.lines + besides.lines, change.files + besides.files, change.opaque)
     facts, why = _read(new)
-    if facts and question.source:
-        databases = dict.fromkeys((*facts.databases, *question.source.databases))
+    before, _ = _read(old)
+    if facts and before:
+        databases = dict.fromkeys((*facts.databases, *before.databases))
         facts = replace(facts, databases=tuple(databases))
     return replace(question, source=facts, unread=why, change=change)
+
+
+def _at_version(question: Question, published: Published, code: Code) -> Question:
+    """What leaves may be of another version than what will run: the documents differ, and perhaps the code."""
+    doc = published.agents[question.agent]
+    leaves = leaving(published, question.agent, question.target, question.instance)
+    if leaves is None or leaves.version == doc.version:
+        return question
+    was = doc.at(leaves.version)
+    if was is None:
+        return replace(question, change=f"nothing is known of version {leaves.version[:8]}, which runs")
+    change = configured(was, doc)
+    if was.release == doc.release:
+        return replace(question, change=change)
+    old, new = code(was), code(doc)
+    if isinstance(old, str) or isinstance(new, str):
+        return replace(question, change=old if isinstance(old, str) else str(new))
+    try:
+        return _changed(question, old, new, change)
+    except OutriderError as error:
+        return replace(question, change=error.message)
 
 
 def _compared(old: Path, new: Path) -> Change:

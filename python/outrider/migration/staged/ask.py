@@ -18,7 +18,7 @@ from outrider.registry.kv import list_docs
 from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, Placed, PlacementDoc
 
 AT_ONCE = 16  # migrations in one transaction: up to three writes and a guard each, of 64
-PolicyOf = Callable[[Ask, Fleet], tuple[Policy, RiskNote | None]]
+PolicyOf = Callable[[Ask, Spec], tuple[Policy, RiskNote | None]]
 
 
 class Wish(Struct, frozen=True):
@@ -30,6 +30,8 @@ class Wish(Struct, frozen=True):
     docs: agents' documents of another version, to be published with their migrations
     policy: what is to be otherwise than their risk says; override: why they are done though a gate is not met
     staged: somebody must approve each before its cutover
+    rehearse: each ends before its cutover, and its new instance goes again
+    readable: the old versions can read the files that the new ones write; None: nobody says
     """
 
     by: str
@@ -42,6 +44,8 @@ class Wish(Struct, frozen=True):
     why: str = ""
     staged: bool = False
     override: str = ""
+    rehearse: bool = False
+    readable: bool | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -67,7 +71,7 @@ def plans(
     fleet = read_fleet(consul, agents, placements)
     indexes = {FLEET + name: index for name, (_, index) in agents.docs.items()}
     indexes |= {PLACEMENT + name: index for name, (_, index) in placements.docs.items()}
-    return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, fleet: (Policy(), None)))
+    return arranged(wish, fleet, indexes, wall(), policy or (lambda ask, made: (Policy(), None)))
 
 
 def create(consul: Consul, found: Sequence[Plan]) -> list[Spec]:
@@ -92,7 +96,9 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
             last = next((plan.spec.id for plan in reversed(mine) if plan.spec.agent == agent), None)
             doc = wish.docs.get(agent)
             after = (last,) if last else before
-            ask = Ask(agent, wish.by, source, wish.to, doc, wish.why, after, wish.override)
+            ask = Ask(
+                agent, wish.by, source, wish.to, doc, wish.why, after, wish.override, wish.rehearse, wish.readable
+            )
             try:
                 plan = _plan(ask, _ended(mine, now, agent), indexes, at, judged, number)
             except MigrationRefused as error:
@@ -114,16 +120,18 @@ def arranged(wish: Wish, fleet: Fleet, indexes: Mapping[str, int], at: float, po
 def _judged(by_risk: PolicyOf, wish: Wish) -> PolicyOf:
     """As its risk says, and otherwise where whoever asks says so."""
 
-    def judged(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
-        found, risk = by_risk(ask, fleet)
+    def judged(ask: Ask, made: Spec) -> tuple[Policy, RiskNote | None]:
+        found, risk = by_risk(ask, made)
         found = wish.policy.over(found)
+        if wish.rehearse:
+            return replace(found, approvals=0), risk
         return replace(found, approvals=max(1, found.approvals)) if wish.staged else found, risk
 
     return judged
 
 
 def _hint(well: Sequence[str], wish: Wish) -> str:
-    to = f" --to {wish.to}" if wish.to else ""
+    to = (f" --to {wish.to}" if wish.to else "") + (" --rehearse" if wish.rehearse else "")
     return f"nothing was changed; those that can: `outrider migrate run {' '.join(well)}{to}`" if well else (
         "nothing was changed"
     )  # fmt: skip
@@ -131,15 +139,15 @@ def _hint(well: Sequence[str], wish: Wish) -> str:
 
 def _plan(ask: Ask, fleet: Fleet, indexes: Mapping[str, int], at: float, policy: PolicyOf, wave: int) -> Plan:
     made = planned(ask, fleet, new_id(at), at, Policy())  # what cannot be done at all is refused before it is judged
-    judged, risk = policy(ask, fleet)
-    made = replace(made, policy=judged, risk=risk)
     old = fleet.agents[ask.agent]
-    if ask.doc is None or ask.doc.version == old.version:
-        return Plan(Planned(made), wave, old, fleet)
-    before = old.at(made.source.version) or old
-    doc = replace(ask.doc, previous=replace(before, previous=None))
-    read_at = [indexes.get(prefix + ask.agent, 0) for prefix in (FLEET, PLACEMENT)]
-    return Plan(Planned(made, doc, *read_at), wave, doc, fleet)
+    doc = None
+    if ask.doc is not None and ask.doc.version != old.version:
+        before = old.at(made.source.version) or old
+        doc = replace(ask.doc, previous=replace(before, previous=None))
+    judged, risk = policy(replace(ask, doc=doc), made)
+    made = replace(made, policy=judged, risk=risk)
+    read_at = [indexes.get(prefix + ask.agent, 0) if doc else 0 for prefix in (FLEET, PLACEMENT)]
+    return Plan(Planned(made, doc, *read_at), wave, doc or old, fleet)
 
 
 def _after(plan: Plan, fleet: Fleet) -> Fleet:
@@ -152,7 +160,8 @@ def _after(plan: Plan, fleet: Fleet) -> Fleet:
 
 def _ended(plans: Sequence[Plan], fleet: Fleet, agent: str) -> Fleet:
     """Without the instances that the agent's earlier migrations leave: its next one begins when they have ended."""
-    gone = {plan.spec.source.instance for plan in plans if plan.spec.agent == agent}
+    mine = [plan.spec for plan in plans if plan.spec.agent == agent]
+    gone = {(spec.target if spec.rehearse else spec.source).instance for spec in mine}
     doc = fleet.placements[agent]
     kept = tuple(placed for placed in doc.instances if placed.instance not in gone)
     return replace(fleet, placements={**fleet.placements, agent: replace(doc, instances=kept)})

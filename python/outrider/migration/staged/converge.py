@@ -13,6 +13,7 @@ from outrider.discovery.api import runtime_dir
 from outrider.errors import FleetError, MigrationRefused, OutriderError
 from outrider.host.shim_client import ShimClient
 from outrider.migration.publication import Target
+from outrider.migration.risk.gather import plans_rehearsed
 from outrider.migration.staged.ask import create, plans
 from outrider.migration.staged.by_risk import by_risk
 from outrider.migration.staged.desk import Desk, read_fleet
@@ -99,7 +100,12 @@ def _forward(consul: Consul, order: Order, say: Say, *, dry: bool) -> Converged:
         attached = under_way(order, desk.journals()[0], fleet, docs, names)
         left = [name for name in names if name not in {journal.spec.agent for journal in attached}]
         wanted = wish(order, left, docs) if left else None
-    found = plans(consul, wanted, policy=by_risk(consul, ShimClient(Path(runtime_dir())))) if wanted else []
+    releases = Path(order.releases_dir) if order.releases_dir else None
+    policy = by_risk(consul, ShimClient(Path(runtime_dir())), releases)
+    found = plans(consul, wanted, policy=policy) if wanted else []
+    if order.rehearse:
+        done = plans_rehearsed(desk.journals()[0], time.time())
+        found = [plan for plan in found if plan.spec.plan not in done]
     planned = report(found)
     warm = _warm(consul)
     behind = any(not reached(journal, goal, warm) for journal in attached)

@@ -13,6 +13,7 @@ from outrider.migration.staged.sight import Counts
 FEW = 50  # calls of a baseline that says nothing yet
 P0_UNKNOWN = 0.10  # tolerated where there is no baseline
 P0_PROBES = 0.05
+OVER = 1.10  # of the GPU memory that is declared: a context and its libraries are in nobody's sum
 NOBODY = Counts()
 SLOW = 0.95  # a call is slow if it took longer than this share of the baseline's
 
@@ -23,11 +24,31 @@ def signals(
     probes: tuple[int, int],
     errors_since: Counts | None = NOBODY,
     slow_since: Counts | None = NOBODY,
+    vram: tuple[int, int] = (0, 0),
 ) -> tuple[Signal, ...]:
     """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at.
 
     errors_since, slow_since: of calls that were counted then nothing is said; None: those that count have yet to come
+    vram: how often it used too much GPU memory, of how many times; never where that is not measured
     """
+    bad, n = vram
+    of_memory = (Signal("vram", bad, n, P0_PROBES),) if n else ()
+    return (*_of_calls(baseline, now, probes, errors_since, slow_since), *of_memory)
+
+
+def of_gpu(before: tuple[int, int], used_mib: int | None, declared_mib: int | None) -> tuple[int, int]:
+    """One more look at whether it uses more GPU memory than placement counts with; none where one is not known."""
+    bad, n = before
+    return before if used_mib is None or not declared_mib else (bad + (used_mib > OVER * declared_mib), n + 1)
+
+
+def _of_calls(
+    baseline: Counts | None,
+    now: Counts | None,
+    probes: tuple[int, int],
+    errors_since: Counts | None,
+    slow_since: Counts | None,
+) -> tuple[Signal, ...]:
     bad, n = probes
     few = Signal("probes", bad, n, P0_PROBES)
     if now is None:

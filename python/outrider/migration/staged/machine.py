@@ -59,6 +59,8 @@ def _forward(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
             return _begin(following[0], spec, story, sight, found)
         if story.paused:
             return Wait(f"paused by {story.paused}", person=True)
+        if spec.rehearse:
+            return _rehearsed(spec, sight, now_unix, found)
         return _finalised(spec, sight, now_unix, found.said, found.evidence)
     if sight.waited_s >= step.limit_s(spec, sight):
         what = found.why if isinstance(found, Wait) else "its state"
@@ -67,7 +69,8 @@ def _forward(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
 
 
 def _first(spec: Spec, story: Story, sight: Sight) -> Action:
-    failed = sorted(name for name, outcome in sight.others.items() if outcome not in (None, "finalised"))
+    well = (None, "finalised", "rehearsed")
+    failed = sorted(name for name, outcome in sight.others.items() if outcome not in well)
     if failed:
         return _cancel(f"{failed[0]}, which it was to follow, was not finalised")
     waiting = sorted(name for name, outcome in sight.others.items() if outcome is None)
@@ -111,6 +114,16 @@ def _lost(spec: Spec, sight: Sight) -> str:
     """Before the cutover nothing goes on without either host."""
     lost = [host for host in (spec.source.host, spec.target.host) if host in sight.lost]
     return f"{lost[0]} is lost" if lost else ""
+
+
+def _rehearsed(spec: Spec, sight: Sight, now_unix: float, found: Done) -> Action:
+    """All that comes before the cutover has worked, and the new one goes: the old one was not touched."""
+    source, target = spec.source.instance, spec.target.instance
+    if sight.holds(target):  # it stood by, and the old one was lost meanwhile
+        return GoBack(f"{target} had to take the lease of {source} while it was rehearsed")
+    why = f"migration {spec.id} was rehearsed: {target} on {spec.target.host} was ready, and is gone"
+    doc = edits.left(sight.placement, spec, source, why, now_unix)
+    return End("rehearsed", f"{target} was ready to take over{f': {found.said}' if found.said else ''}", doc)
 
 
 def _finalised(

@@ -15,6 +15,7 @@ from outrider.migration.staged.records import End, Policy, RiskNote, Spec, Strat
 from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 
 RECENT = "`outrider migrate list` shows it"
+NOTHING_RUNS = f"without `ports: {{{CALL}: auto}}` its new instance does not start before the old one has ended"
 
 
 class Fleet(Struct, frozen=True):
@@ -36,7 +37,9 @@ class Ask(Struct, frozen=True):
     source: the instance; by default the only one, or the first that is not at the version wanted
     to: the host; by default where the instance is
     doc: the agent's document with another version; None: the one that is published
+    readable: whether the old version can read the files that the new one writes; None: nobody says
     override: why it is done though a gate is not met
+    rehearse: it ends before the cutover, and the new instance goes again
     """
 
     agent: str
@@ -47,6 +50,8 @@ class Ask(Struct, frozen=True):
     why: str = ""
     after: tuple[str, ...] = ()
     override: str = ""
+    rehearse: bool = False
+    readable: bool | None = None
 
 
 def planned(ask: Ask, fleet: Fleet, migration: str, at: float, policy: Policy, risk: RiskNote | None = None) -> Spec:
@@ -77,6 +82,7 @@ def planned(ask: Ask, fleet: Fleet, migration: str, at: float, policy: Policy, r
         why=ask.why,
         risk=risk,
         after=ask.after,
+        rehearse=ask.rehearse,
     )
     after = replace(fleet, agents={**fleet.agents, ask.agent: wanted})
     problems = [*refusals(spec, fleet, wanted)]
@@ -126,6 +132,8 @@ def refusals(spec: Spec, fleet: Fleet, wanted: AgentDoc | None = None) -> Iterat
             f"{spec.agent} keeps state and does not serve calls (`ports: {{{CALL}: auto}}`), so nothing takes its "
             "state along: only an agent that uses outrider.Agent can be moved with it"
         )
+    if spec.rehearse and spec.strategy == "cold":
+        yield f"{spec.agent} cannot be rehearsed: {NOTHING_RUNS}"
 
 
 def _where(spec: Spec) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from outrider.failover.floor import Floor
 from outrider.fleet.rooms import Room
 from outrider.migration.judge import ALPHA, detectable
 from outrider.migration.staged.ask import Plan
-from outrider.migration.staged.evidence import FEW, P0_PROBES, signals
+from outrider.migration.staged.evidence import FEW, OVER, P0_PROBES, signals
 from outrider.migration.staged.records import End, Policy, RiskNote, Spec, Strategy
 from outrider.migration.staged.sight import Counts, Sight
 from outrider.migration.staged.steps import Step, steps_of
@@ -54,6 +54,8 @@ class PlanReport(Struct, frozen=True):
 
     calls_s: calls a second that the old instance answers now; None if that was not measured
     room: what the target's host has left without it
+    rehearse: it ends after these steps, and the new instance goes again
+    vram: whether its GPU memory is judged, in words; empty if neither it nor the target's host has to do with any
     """
 
     id: str
@@ -69,6 +71,8 @@ class PlanReport(Struct, frozen=True):
     calls_s: float | None = None
     room: str = ""
     risk: RiskNote | None = None
+    rehearse: bool = False
+    vram: str = ""
 
 
 class PlansReport(Struct, frozen=True):
@@ -105,6 +109,8 @@ def preview(plan: Plan, traffic: Traffic | None = None, *, measured: bool = Fals
         calls_s=traffic.calls_s if traffic else None,
         room=_room(plan),
         risk=spec.risk,
+        rehearse=spec.rehearse,
+        vram=_vram(plan),
     )
 
 
@@ -145,6 +151,14 @@ def _sensed(step: str, spec: Spec, traffic: Traffic | None) -> tuple[Sensed, ...
         Sensed(step, signal.name, samples, signal.p0, detectable(samples, signal.p0, ALPHA / len(found)))
         for signal in found
     )
+
+
+def _vram(plan: Plan) -> str:
+    declared, host = plan.agent.agent.resources.vram_mib, plan.spec.target.host
+    there = plan.fleet.hosts[host].host.gpus_mib if host in plan.fleet.hosts else ()
+    if declared:
+        return f"more than {OVER * declared:.0f} MiB of GPU memory is bad, where the driver on {host} tells it"
+    return "GPU memory is not judged: `resources.vram_mib` is not declared" if there else ""
 
 
 def _room(plan: Plan) -> str:

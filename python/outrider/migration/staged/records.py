@@ -16,7 +16,7 @@ from msgspec.structs import asdict, replace
 
 Strategy = Literal["replicated", "singleton", "state", "cold"]
 Undecided = Literal["hold", "rollback", "accept"]
-Outcome = Literal["finalised", "rolled_back", "cancelled"]
+Outcome = Literal["finalised", "rolled_back", "cancelled", "rehearsed"]
 What = Literal[
     "planned",  # by a person
     "begun",  # a step, together with what it writes
@@ -88,6 +88,7 @@ class Spec(Struct, frozen=True, omit_defaults=True):
 
     by, at: who asked for it, and when (Unix seconds)
     after: migrations that must be finalised before this one begins; if one is not, this one is cancelled
+    rehearse: it ends before the cutover, and the new one goes again
     """
 
     id: str
@@ -101,11 +102,23 @@ class Spec(Struct, frozen=True, omit_defaults=True):
     why: str = ""
     risk: RiskNote | None = None
     after: tuple[str, ...] = ()
+    rehearse: bool = False
+
+    @property
+    def plan(self) -> str:
+        """What it has in common with its rehearsal."""
+        source, target = self.source, self.target
+        return plan_digest(self.agent, self.strategy, (source.host, source.version), (target.host, target.version))
 
     @property
     def changes_version(self) -> bool:
         """Whether it is more than a move."""
         return self.source.version != self.target.version
+
+
+def plan_digest(agent: str, strategy: Strategy, source: tuple[str, str], target: tuple[str, str]) -> str:
+    """The same for two migrations that do the same: from that host and version to that one, in that way."""
+    return hashlib.sha256(msgspec.json.encode([agent, strategy, source, target])).hexdigest()
 
 
 class Entry(Struct, frozen=True, omit_defaults=True):

@@ -29,11 +29,12 @@ class StepRow(Struct, frozen=True):
 class MigrationReport(Struct, frozen=True):
     """One migration.
 
-    state: waiting, running, paused, held, finalised, rolled_back, cancelled or broken
+    state: waiting, running, paused, held, finalised, rolled_back, cancelled, rehearsed or broken
     phase: prepare, canary, cutover, verify, rollback or held; empty before the first step
     waits: what it waits for now, as its driver says; person: that is a person
     total_s: from asking to the end, or until `now` while it runs
     next: commands that may follow
+    rehearse: it ends before its cutover
     """
 
     id: str
@@ -56,6 +57,7 @@ class MigrationReport(Struct, frozen=True):
     after: tuple[str, ...] = ()
     rows: tuple[StepRow, ...] = ()
     next: tuple[str, ...] = ()
+    rehearse: bool = False
 
 
 class MigrationsReport(Struct, frozen=True):
@@ -90,6 +92,7 @@ def report_of(journal: Journal, now: float, waits: Wait | None = None) -> Migrat
         after=spec.after,
         rows=tuple(_rows(journal.entries)),
         next=_next(journal, story),
+        rehearse=spec.rehearse,
     )
 
 
@@ -125,6 +128,9 @@ def _rows(entries: tuple[Entry, ...]) -> list[StepRow]:
 
 def _next(journal: Journal, story: Story) -> tuple[str, ...]:
     show = f"outrider migrate show {journal.id}"
+    if story.outcome == "rehearsed" and not journal.broken:
+        target, source = journal.spec.target, journal.spec.source
+        return (f"outrider migrate run {journal.spec.agent} --instance {source.instance} --to {target.host}", show)
     if journal.broken or story.outcome:
         return (show,)
     if story.direction == "held":

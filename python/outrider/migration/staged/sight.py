@@ -44,6 +44,7 @@ class Sight(Struct, frozen=True):
     at_begin: what the target had counted when the step was begun; None: not asked yet
     waited_for: what the target had counted when the calls that had waited for the cutover were answered; None: not yet
     probes: looks at the target since the step was begun: (bad, all)
+    vram: measurements of the GPU memory that the target uses, since the step was begun: (too much, all)
     copied, copy_error: what came of copying state ahead in this step
     others: the migrations that this one comes after, by id: how each ended, None while it has not
     refused: why it cannot be begun now
@@ -66,6 +67,7 @@ class Sight(Struct, frozen=True):
     at_begin: Counts | None = None
     waited_for: Counts | None = None
     probes: tuple[int, int] = (0, 0)
+    vram: tuple[int, int] = (0, 0)
     copied: Copied | None = None
     copy_error: str = ""
     others: Mapping[str, Outcome | None] = field(default_factory=dict)

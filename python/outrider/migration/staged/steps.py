@@ -165,8 +165,10 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
     over = sight.waited_s >= limit_s
     baseline = baseline_of(story.evidence.get("start", {}))
     since = _since_when(spec, sight, canary=canary)
-    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes, *since), over=over)
+    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes, *since, sight.vram), over=over)
     evidence = kept(verdict)
+    if sight.agent.agent.resources.vram_mib and not sight.vram[1]:
+        evidence["vram"] = "not measured: no GPU memory of it is told"
     if verdict.word == "rollback":
         return Failed(verdict.said, evidence)
     if verdict.word == "go":
@@ -228,15 +230,22 @@ FORWARD: dict[Strategy, tuple[Step, ...]] = {
 
 
 def steps_of(spec: Spec, sight: Sight) -> tuple[Step, ...]:
-    """Forward. A replica that is alone has nothing beside it to be judged against before the cutover."""
-    return tuple(step for step in FORWARD[spec.strategy] if step is not CANARY or _has_others(spec, sight))
+    """Forward."""
+    return tuple(step for step in FORWARD[spec.strategy] if _is_done(step, spec, sight))
 
 
 def following_steps(step: Step, spec: Spec, sight: Sight) -> tuple[Step, ...]:
     """What comes after a step."""
     steps = FORWARD[spec.strategy]
     following = steps[steps.index(step) + 1 :]
-    return tuple(each for each in following if each is not CANARY or _has_others(spec, sight))
+    return tuple(each for each in following if _is_done(each, spec, sight))
+
+
+def _is_done(step: Step, spec: Spec, sight: Sight) -> bool:
+    """A rehearsal has no step that callers could notice; a replica that is alone has nothing to be judged beside."""
+    if spec.rehearse:
+        return step.phase == "prepare"
+    return step is not CANARY or _has_others(spec, sight)
 
 
 def _has_others(spec: Spec, sight: Sight) -> bool:

@@ -36,9 +36,18 @@ class Order(Struct, frozen=True):
     undecided: Undecided | None = None
     approvals: int | None = None
     override: str = ""
+    readable: bool | None = None
+    releases_dir: str = ""
     why: str = ""
     wait_s: float = 600.0
-    state: Literal["planned", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"] = "finalised"
+    state: Literal["planned", "rehearsed", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"] = (
+        "finalised"
+    )
+
+    @property
+    def rehearse(self) -> bool:
+        """Whether nothing is to be cut over."""
+        return self.state == "rehearsed"
 
 
 def documents(order: Order, fleet: Fleet) -> dict[str, AgentDoc]:
@@ -92,8 +101,11 @@ def under_way(
         if journal.ended is not None or spec.agent not in names:
             continue
         version = (docs.get(spec.agent) or fleet.agents[spec.agent]).version
-        if spec.target.version == version and order.to in (None, spec.target.host):
+        there = spec.target.version == version and order.to in (None, spec.target.host)
+        if there and spec.rehearse == order.rehearse:
             found.append(journal)
+        elif spec.rehearse:
+            problems.append(f"{spec.agent} is rehearsed just now, by migration {spec.id}")
         else:
             problems.append(f"{spec.agent} goes to {spec.target.host} already, by migration {spec.id}")
     if problems:
@@ -124,6 +136,8 @@ def wish(order: Order, names: Sequence[str], docs: Mapping[str, AgentDoc]) -> Wi
         why=order.why,
         staged=order.state == "staged",
         override=order.override,
+        rehearse=order.rehearse,
+        readable=order.readable,
     )
 
 

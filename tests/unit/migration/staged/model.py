@@ -101,9 +101,10 @@ class Model:
     """`troubles`: deaths, lost hosts and people in one history; `writes`: the client's; `stale`: late writes."""
 
     def __init__(
-        self, strategy: Strategy, rules: Rules | None = None, *, troubles: int = 1, writes: int = 2, stale: int = 1
-    ) -> None:
-        self.spec = spec_of(strategy)
+        self, strategy: Strategy, rules: Rules | None = None, *,
+        troubles: int = 1, writes: int = 2, stale: int = 1, rehearse: bool = False,
+    ) -> None:  # fmt: skip
+        self.spec = replace(spec_of(strategy), rehearse=rehearse)
         self.rules = rules or Rules()
         self.bounds = troubles, writes, stale
         self.agent = AgentDoc("A", "f", Agent(mode="singleton", ports={"call": "auto"}, state=True), "v1")
@@ -206,6 +207,8 @@ class Model:
         world = replace(world, entries=(*world.entries, what.entry))
         if what.doc is None:
             return world
+        if self.spec.rehearse and world.lease.epoch == 1 and _touches(world.placement, what.doc):
+            self.broken.setdefault("a rehearsal touches the one that serves", world)
         return replace(world, placement=what.doc, indexes=(world.indexes[0] + 1, world.indexes[1]))
 
     def _shim(self, world: World, who: int) -> Iterator[World]:
@@ -330,6 +333,12 @@ class Model:
             self.broken.setdefault("nobody serves", world)
         if world.up[who] and self.spec.strategy == "state" and world.has[who] < world.acked:
             self.broken.setdefault("lost what was acknowledged", world)
+
+
+def _touches(before: PlacementDoc, after: PlacementDoc) -> bool:
+    """Whether more is written than that the new one is there, or is not."""
+    mine = [[placed for placed in doc.instances if placed.instance == S] for doc in (before, after)]
+    return mine[0] != mine[1] or after.handover is not None or bool(after.held)
 
 
 def _pending(world: World, action: Any) -> Pending | None:

@@ -10,7 +10,7 @@ from outrider.fleet.spec import Agent, Host, Resources
 from outrider.migration.staged.ask import Plan, Wish, arranged
 from outrider.migration.staged.plan import Ask, Fleet
 from outrider.migration.staged.preview import Traffic, preview, report
-from outrider.migration.staged.records import Given, Policy, RiskNote
+from outrider.migration.staged.records import Given, Policy, RiskNote, Spec
 from outrider.migration.staged.sight import Counts
 from outrider.registry.layout import FLEET, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
 
@@ -21,7 +21,7 @@ AGENTS = {
 }
 
 
-def policy(ask: Ask, fleet: Fleet) -> tuple[Policy, RiskNote | None]:
+def policy(ask: Ask, made: Spec) -> tuple[Policy, RiskNote | None]:
     return Policy(verify_s=7.0), RiskNote(12, "medium")
 
 
@@ -76,6 +76,19 @@ def test_a_version_replaces_the_instances_one_by_one_and_is_published_once() -> 
     assert second.planned.doc is None
 
 
+def test_a_version_is_judged_by_its_own_document() -> None:
+    there = fleet({"Hub": AGENTS["Hub"]})
+    doc = replace(there.agents["Hub"], version="v2", agent=replace(AGENTS["Hub"], args=("x",)))
+    asked = []
+
+    def seen(ask: Ask, made: Spec) -> tuple[Policy, RiskNote | None]:
+        asked.append((ask.doc, ask.readable, made.source.instance, made.target.host))
+        return policy(ask, made)
+
+    arranged(Wish("me", ("Hub",), docs={"Hub": doc}, readable=True), there, {}, 1000.0, seen)
+    assert asked == [(replace(doc, previous=there.agents["Hub"]), True, "Hub-1", "old")]
+
+
 def test_what_is_at_the_version_already_is_left_alone() -> None:
     there = fleet({"Hub": AGENTS["Hub"]})
     with pytest.raises(MigrationRefused, match="at version v1 already"):
@@ -95,6 +108,18 @@ def test_staged_ones_wait_for_somebody() -> None:
     assert plan.spec.policy == Policy(verify_s=7.0, approvals=1)
     (plan,) = plans(Wish("me", ("Hub",), to="new", policy=Given(approvals=2), staged=True), fleet())
     assert plan.spec.policy == Policy(verify_s=7.0, approvals=2)
+
+
+def test_a_rehearsal_asks_for_nobody_and_the_old_instances_are_there_for_the_next() -> None:
+    there = fleet({"Hub": AGENTS["Hub"]}, count=2)
+    doc = replace(there.agents["Hub"], version="v2", agent=replace(AGENTS["Hub"], args=("x",)))
+    wish = Wish("me", ("Hub",), docs={"Hub": doc}, policy=Given(approvals=2), rehearse=True)
+    first, second = plans(wish, there)
+    assert [plan.spec.source.instance for plan in (first, second)] == ["Hub-1", "Hub-2"]
+    assert [plan.spec.target.instance for plan in (first, second)] == ["Hub-3", "Hub-3"]
+    assert (first.spec.rehearse, first.spec.policy.approvals) == (True, 0)
+    shown = preview(first)
+    assert ([step.name for step in shown.steps], shown.rehearse) == (["start"], True)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +150,20 @@ def test_a_preview_says_what_its_judge_could_see() -> None:
     assert [sensed.samples for sensed in shown.judge] == [20, 20, 140, 140]
     assert shown.judge[0].detectable > shown.judge[2].detectable > shown.judge[2].tolerated
     assert shown.room == "new has 100 MiB of memory left without it"
+
+
+def test_a_preview_says_whether_gpu_memory_is_judged() -> None:
+    heavy = {"Hub": Agent(module="hub", resources=Resources(vram_mib=1000))}
+    said = []
+    for agents, gpus in ((heavy, (4000,)), (AGENTS, (4000,)), (AGENTS, ())):
+        there = fleet({"Hub": agents["Hub"]})
+        there = replace(there, hosts={name: HostDoc(Host(name, gpus_mib=gpus)) for name in there.hosts})
+        said.append(preview(plans(Wish("me", ("Hub",), to="new"), there)[0]).vram)
+    assert said == [
+        "more than 1100 MiB of GPU memory is bad, where the driver on new tells it",
+        "GPU memory is not judged: `resources.vram_mib` is not declared",
+        "",
+    ]
 
 
 def test_a_preview_says_when_there_are_no_calls_to_judge_by_and_who_must_agree() -> None:

@@ -8,11 +8,17 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from outrider.errors import MigrationRefused
+from outrider.fleet.spec import Agent
 from outrider.migration.risk.assess import Gate, Risk
-from outrider.migration.risk.gather import outcome_of
+from outrider.migration.risk.gather import outcome_of, plans_rehearsed, rehearsal_of
 from outrider.migration.risk.score import BANDS, Contribution
+from outrider.migration.risk.survey import Asked
+from outrider.migration.staged import by_risk as module
 from outrider.migration.staged.by_risk import note_of, policy_of, unmet
+from outrider.migration.staged.plan import Ask
 from outrider.migration.staged.records import End, Given, Journal, Policy, Spec, next_entry
+from outrider.registry.layout import AgentDoc
 
 HIGH = next(band for band in BANDS if band.name == "high")
 
@@ -38,6 +44,48 @@ def test_a_gate_that_is_not_met_stops_it_unless_somebody_says_why_not() -> None:
     assert unmet(of) == ["A (risk 17, high): backup of state: proved; none"]
     assert unmet(of, approved="no time") == []
     assert unmet(risk(gates=(replace(missing, met=True), unknown))) == []
+
+
+def test_a_rehearsal_need_not_be_rehearsed_but_needs_the_rest() -> None:
+    gates = (Gate("backup of kv", "proved", False), Gate("rehearsal", "within a day", False, "it never was"))
+    assert unmet(risk(gates=gates)) == [
+        "A (risk 17, high): backup of kv: proved",
+        "A (risk 17, high): rehearsal: within a day; it never was",
+    ]
+    assert unmet(risk(gates=gates), rehearse=True) == ["A (risk 17, high): backup of kv: proved"]
+    assert unmet(risk(gates=gates[1:]), rehearse=True) == []
+
+
+def test_only_a_rehearsal_that_went_well_counts_for_a_day_and_no_rehearsal_is_a_migration() -> None:
+    spec = Spec("m", "A", "singleton", End("A-1", "h1", "v1"), End("A-2", "h2", "v1"), rehearse=True)
+    well, badly = (
+        Journal(spec, (next_entry(Journal(spec), "ended", 100.0, "h1", outcome=outcome),))
+        for outcome in ("rehearsed", "rolled_back")
+    )
+    assert (outcome_of(well), outcome_of(badly)) == (None, None)
+    assert (rehearsal_of(badly), rehearsal_of(Journal(spec))) == (None, None)
+    assert plans_rehearsed([well, badly], 100.0 + 86400) == {spec.plan}
+    assert plans_rehearsed([well], 101.0 + 86400) == frozenset()
+
+
+def test_the_question_is_about_the_plan_and_a_rehearsal_is_admitted_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Asked] = []
+    gates = (Gate("rehearsal", "within a day", False, "it never was"),)
+
+    def of_running(consul: object, shim: object, what: Asked, **more: object) -> list[Risk]:
+        asked.append(what)
+        return [risk(gates=gates)]
+
+    monkeypatch.setattr(module, "of_running", of_running)
+    nothing: Any = None
+    judged = module.by_risk(nothing, nothing)
+    doc = AgentDoc("A", "f", Agent(), "v2")
+    spec = Spec("m", "A", "singleton", End("A-1", "h1", "v1"), End("A-2", "h1", "v2"))
+    ask = Ask("A", "me", doc=doc, readable=True, rehearse=True)
+    assert judged(ask, spec)[1].points == 17
+    assert asked == [Asked("A", "h1", readable=True, instance="A-1", doc=doc)]
+    with pytest.raises(MigrationRefused, match="rehearsal: within a day; it never was"):
+        judged(replace(ask, rehearse=False), spec)
 
 
 def test_what_cannot_be_done_is_not_overridden() -> None:

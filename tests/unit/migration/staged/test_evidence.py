@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outrider.calls.tally import BOUNDS
 from outrider.migration.judge import judge
-from outrider.migration.staged.evidence import baseline_of, kept, signals, slow_from
+from outrider.migration.staged.evidence import baseline_of, kept, of_gpu, signals, slow_from
 from outrider.migration.staged.sight import Counts
 
 WIDE = len(BOUNDS) + 1
@@ -21,6 +21,16 @@ def test_slow_is_what_the_old_one_took_for_one_call_in_twenty() -> None:
     assert slow_from(buckets(b2=95, b5=5)) == 3
     assert slow_from(buckets(b2=90, b5=10)) == 6
     assert slow_from(buckets(b17=100)) == WIDE - 1
+
+
+def test_gpu_memory_beyond_what_is_declared_leads_back_and_is_no_signal_where_it_is_not_measured() -> None:
+    before, now = Counts(10_000, 10, buckets(b2=9_800, b5=200)), Counts(1_000, 1, buckets(b2=990, b5=10))
+    assert [of_gpu((1, 2), used, 100) for used in (110, 111, None)] == [(1, 3), (2, 3), (1, 2)]
+    assert of_gpu((0, 0), 500, None) == (0, 0)
+    assert [signal.name for signal in signals(before, now, (0, 0), vram=(0, 0))] == ["errors", "slow calls"]
+    assert [signal.name for signal in signals(None, None, (0, 9), vram=(0, 9))] == ["probes", "vram"]
+    assert judge(signals(before, now, (0, 0), vram=(0, 60)), over=False).word == "go"
+    assert judge(signals(before, now, (0, 0), vram=(20, 20)), over=False).word == "rollback"
 
 
 def test_errors_and_slow_calls_are_held_against_the_baseline() -> None:

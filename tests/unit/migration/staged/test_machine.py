@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from outrider.fleet.spec import Agent, Host
+from outrider.fleet.spec import Agent, Host, Resources
 from outrider.migration.staged.edits import claimed, handing_over, stopped, weighted
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
@@ -77,6 +77,44 @@ def test_all_goes_forward_step_by_step_when_all_is_well(strategy: Strategy, step
     assert action.outcome == "finalised"
 
 
+@pytest.mark.parametrize(
+    ("strategy", "steps"), [("replicated", ["start"]), ("singleton", ["start"]), ("state", ["start", "copy"])]
+)
+def test_a_rehearsal_ends_before_the_cutover_asks_nobody_and_leaves_the_old_one_as_it_was(
+    strategy: Strategy, steps: list[str]
+) -> None:
+    of = replace(spec(strategy, approvals=2), rehearse=True)
+    others = PlacementDoc("A", (*DOC.instances, Placed("A-3", "h3", "v1")))  # a canary would have something beside it
+    story, placement, found = Story(), others, []
+    while len(found) < 10:
+        action = act(of, story, sight(of, placement=placement, copied=Copied(0, 0)))
+        if isinstance(action, End):
+            break
+        assert isinstance(action, Begin)
+        placement = action.doc or placement
+        assert [placed for placed in placement.instances if placed.instance != "A-2"] == list(others.instances)
+        assert placement.handover is None
+        found.append(action.step)
+        story = Story(step=action.step, evidence={**story.evidence, action.step: action.evidence})
+    assert found == steps
+    assert action.outcome == "rehearsed"
+    assert action.said.startswith("A-2 was ready to take over")
+    assert action.doc
+    assert (action.doc.instances, action.doc.migration, action.doc.state_key) == (others.instances, "", "")
+
+
+def test_a_rehearsal_that_does_not_work_is_one_that_went_back() -> None:
+    of = replace(spec(), rehearse=True)
+    late = act(of, Story(step="start"), sight(of, passing={"A-1": 9.0}, trouble={"A-2": "no port"}, waited_s=1e6))
+    assert isinstance(late, GoBack)
+    over = act(of, Story(direction="back", reason="why"), sight(of))
+    assert isinstance(over, End)
+    assert over.outcome == "rolled_back"
+    needed = act(of, Story(step="start"), sight(of, **held_by("A-2")))
+    assert needed == GoBack("A-2 had to take the lease of A-1 while it was rehearsed")
+    assert act(of, Story(step="start", paused="me"), sight(of)) == Wait("paused by me", person=True)
+
+
 def test_a_step_that_takes_too_long_is_undone_and_says_what_it_waited_for() -> None:
     of = spec()
     late = act(of, Story(step="start"), sight(of, passing={"A-1": 9.0}, trouble={"A-2": "no port"}, waited_s=1e6))
@@ -136,6 +174,21 @@ def test_worse_calls_lead_back_at_once() -> None:
     assert found.evidence["verdict"] == "rollback"
 
 
+def test_too_much_gpu_memory_leads_back_and_where_it_is_not_measured_the_verdict_says_so() -> None:
+    of, gpu = spec(), AgentDoc("A", "f", Agent(resources=Resources(vram_mib=100)), "v1")
+    seen: dict[str, Any] = {"agent": gpu, "counts": {"A-2": GOOD}, **held_by("A-2")}
+    over = act(of, Story(step="verify"), sight(of, vram=(20, 20), **seen))
+    assert isinstance(over, GoBack)
+    assert "vram 20/20 bad" in over.why
+    assert [signal["name"] for signal in over.evidence["signals"]] == ["errors", "vram"]
+    blind = act(of, Story(step="verify"), sight(of, **(seen | {"counts": {"A-2": BAD}})))
+    assert isinstance(blind, GoBack)
+    assert blind.evidence["vram"].startswith("not measured")
+    plain = act(of, Story(step="verify"), sight(of, counts={"A-2": BAD}, **held_by("A-2")))
+    assert isinstance(plain, GoBack)
+    assert "vram" not in plain.evidence
+
+
 def test_what_waited_for_the_cutover_is_not_held_against_the_new_one_but_a_replica_had_nobody_waiting() -> None:
     baseline = {"start": {"baseline": {"calls": 1000, "failed": 0, "buckets": (1000, 0)}}}
     slow = Counts(60, 0, (20, 40))
@@ -162,6 +215,7 @@ def test_a_migration_follows_others_or_is_cancelled_with_them() -> None:
         "cancelled", "x, which it was to follow, was not finalised"
     )
     assert isinstance(act(of, Story(), sight(of, others={"x": "finalised"})), Begin)
+    assert isinstance(act(of, Story(), sight(of, others={"x": "rehearsed"})), Begin)
     assert act(of, Story(), sight(of, refused=("no room",))) == Wait("no room")
     assert act(of, Story(), sight(of, refused=("no room",), waited_s=11.0)) == End("cancelled", "no room")
 

@@ -19,6 +19,15 @@ def test_nothing_is_lost_and_all_ends_whatever_happens_when(strategy: Strategy, 
     assert model.outcomes >= {"finalised", "rolled_back", "cancelled"}
 
 
+@pytest.mark.parametrize("strategy", ["state", "singleton"])
+def test_a_rehearsal_touches_nothing_that_serves_whatever_happens_when(strategy: Strategy) -> None:
+    model = Model(strategy, troubles=1, writes=1, stale=1, rehearse=True)
+    model.explore()
+    assert model.broken == {}
+    assert model.outcomes >= {"rehearsed", "rolled_back", "cancelled"}
+    assert "finalised" not in model.outcomes
+
+
 @pytest.mark.parametrize("rule", Rules.__struct_fields__)
 def test_without_any_one_rule_something_is_lost(rule: str) -> None:
     model = Model("state", replace(Rules(), **{rule: False}), troubles=1, writes=1, stale=0)

@@ -48,6 +48,25 @@ def test_the_strategy_follows_from_what_the_agent_is(agent: Agent, strategy: str
     assert (spec.source.instance, spec.target.instance, spec.target.host) == ("A-1", "A-2", "h2")
 
 
+def test_what_starts_only_when_the_old_one_has_ended_cannot_be_rehearsed() -> None:
+    cold = Agent(mode="singleton", module="a", ports={"main": "auto"})
+    assert plan(Ask("A", "me", to="h2"), fleet(cold))
+    assert "A cannot be rehearsed: without" in refused(Ask("A", "me", to="h2", rehearse=True), fleet(cold))
+
+
+def test_a_rehearsal_is_of_the_plan_from_this_host_and_version_to_that_one() -> None:
+    real, rehearsal = (plan(Ask("A", "me", to="h2", rehearse=each), fleet()) for each in (False, True))
+    assert rehearsal.plan == real.plan
+    version = AgentDoc("A", "f", Agent(mode="singleton", **CALLS), "v2")
+    others = [
+        plan(Ask("A", "me", to="h1", doc=version), fleet()),
+        plan(Ask("A", "me", to="h2", doc=version), fleet()),
+        plan(Ask("A", "me", to="h2"), fleet(None, Placed("A-1", "h3", "v1"))),
+        plan(Ask("A", "me", to="h2"), fleet(Agent(mode="replicated", **CALLS))),
+    ]
+    assert len({real.plan, *(other.plan for other in others)}) == 5
+
+
 def test_a_version_changes_on_its_own_host() -> None:
     spec = plan(Ask("A", "me", doc=AgentDoc("A", "f", Agent(mode="singleton", **CALLS), "v2")), fleet())
     assert (spec.target.host, spec.target.version, spec.changes_version) == ("h1", "v2", True)

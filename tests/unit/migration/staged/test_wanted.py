@@ -71,6 +71,17 @@ def test_what_is_not_said_or_not_known_is_refused() -> None:
         selected(Order(host="moon"), FLEET)
 
 
+def test_a_rehearsal_is_no_migration_that_one_could_join_nor_the_other_way_round() -> None:
+    real, rehearsal = Order(agents=("Tool",), to="new"), Order(agents=("Tool",), to="new", state="rehearsed")
+    assert (wish(real, ["Tool"], {}).rehearse, wish(rehearsal, ["Tool"], {}).rehearse) == (False, True)
+    rehearsed = replace(journal(), spec=replace(journal().spec, rehearse=True))
+    assert under_way(rehearsal, [rehearsed], FLEET, {}, ["Tool"]) == [rehearsed]
+    with pytest.raises(MigrationRefused, match="Tool is rehearsed just now, by migration m1"):
+        under_way(real, [rehearsed], FLEET, {}, ["Tool"])
+    with pytest.raises(MigrationRefused, match="Tool goes to new already"):
+        under_way(rehearsal, [journal()], FLEET, {}, ["Tool"])
+
+
 def test_what_is_under_way_to_the_same_place_is_joined() -> None:
     order = Order(agents=("Tool",), to="new")
     mine = journal()
