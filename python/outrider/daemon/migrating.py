@@ -29,13 +29,14 @@ from outrider.host.config import Config
 from outrider.migration.staged import edits
 from outrider.migration.staged.journal import Read, append, decode
 from outrider.migration.staged.machine import next_action
+from outrider.migration.staged.moves import key_changes
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
 from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul, Reply
-from outrider.registry.kv import Change, Guard
-from outrider.registry.layout import MIGRATIONS, PLACEMENT, AgentDoc, PlacementDoc
+from outrider.registry.kv import Change, Guard, get_doc
+from outrider.registry.layout import MIGRATIONS, PLACEMENT, AgentDoc, MoveDoc, PlacementDoc, move_key
 from outrider.registry.leases import LEASES, Lease
 from outrider.registry.watch import Watch
 
@@ -349,7 +350,7 @@ class Drive:
         owner, journal = self._owner, truth.journal
         entry, doc = self._entry(action, journal)
         guards = [owner.placer.guard, *truth.guards]
-        changes: list[Change] = []
+        changes = key_changes(journal.spec, action, truth.placement, self._key)
         if doc is not None and doc != truth.placement:
             changes.append(Change(PLACEMENT + doc.agent, doc, truth.index))
         elif truth.index:
@@ -400,8 +401,11 @@ class Drive:
         heir = self._eyes.record(spec.target.instance, spec.target.host)
         if source is None or heir is None:
             raise CallError("one of the two instances is not registered")
-        key = owner.view().placements[spec.agent].state_key
-        return await owner.copy(source, heir, key, COPY_TIMEOUT_S)
+        at = move_key(spec.source.host, spec.agent)
+        found, _ = await self._thread(partial(get_doc, owner.consul, at, MoveDoc))
+        if found is None:
+            raise CallError("Consul has no key to it")
+        return await owner.copy(source, heir, found.key, COPY_TIMEOUT_S)
 
     def _copy_done(self, task: asyncio.Task[Copied]) -> None:
         self._copying = None

@@ -6,7 +6,7 @@ import pytest
 
 from outrider.migration.staged import edits
 from outrider.migration.staged.records import End, Spec, Strategy
-from outrider.registry.layout import Handover, Placed, PlacementDoc
+from outrider.registry.layout import Handover, MoveDoc, Placed, PlacementDoc
 
 DOC = PlacementDoc("A", (Placed("A-1", "h1", "v1", "gpu"), Placed("A-2", "h2", "v1")))
 
@@ -24,7 +24,11 @@ def test_the_new_one_is_claimed_beside_the_old_ones() -> None:
     assert replica.instances == (*DOC.instances, Placed("A-3", "h3", "v2", "e", weight=0.0))
     assert replica.migration == "m"
     state = edits.claimed(DOC, spec("state"), "key")
-    assert (state.state_key, state.instances[-1].reserve, state.instances[-1].weight) == ("key", True, 1.0)
+    assert (state.state_key_hash, state.instances[-1].reserve, state.instances[-1].weight) == (
+        MoveDoc("key").hash,
+        True,
+        1.0,
+    )
     assert edits.claimed(DOC, spec("cold")).instances[-1].state == "stopped"
     assert not edits.claimed(DOC, spec("singleton")).instances[-1].reserve
 
