@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol, TypeVar
@@ -309,7 +309,7 @@ class Drive:
             unwell=self._eyes.unwell,
             unheld_s=self._unheld_s(truth),
             known_holder=self._eyes.holders(spots),
-            lost=frozenset(picture.lost),
+            lost=frozenset(picture.lost) | _unknown(view, spots.values()),
             counts=dict(self._eyes.counts),
             at_begin=self._at_begin,
             waited_for=self._waited_for,
@@ -418,3 +418,9 @@ class Drive:
 
     async def _thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._owner.executor, call)
+
+
+def _unknown(view: View, hosts: Iterable[str]) -> frozenset[str]:
+    """Those that were taken out of the inventory and are not in Consul's catalog either: nobody looks after them."""
+    known = view.nodes | view.hosts.keys()
+    return frozenset(host for host in hosts if view.nodes and host not in known)

@@ -101,6 +101,7 @@ class Singletons:
         keeper.want(
             agent, instance, members, frozenset(hosts),
             sole=sole, ready=ready, handover=placement.handover, reserve=self._is_reserve(placement, instance),
+            moving=bool(placement.migration and placement.state_key_hash),
         )  # fmt: skip
         self._obey_hold(agent, instance, placement.held)
         if ready:

@@ -29,7 +29,7 @@ What = Literal[
     "asked_back",
     "resolved",
 ]
-Resolution = Literal["keep", "back"]
+Resolution = Literal["keep", "back", "accept_loss"]  # the last is back without what the new one accepted
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
