@@ -100,6 +100,7 @@ def test_a_host_may_not_write_what_other_hosts_read(fleet: Fleet, host: str) -> 
         keys += [f"outrider/placement/{others}", "outrider/hosts/lab1", "outrider/hosts/lab4", "outrider/locks/placer"]
         keys += [f"outrider/backups/{others}"]
         keys += ["outrider/migrations/mine/spec", "outrider/migrations/mine/journal/00000"]
+        keys += ["outrider/moves/lab4/mine", "outrider/moves/lab1/mine"]
     for key in keys:
         before = fleet.consul(host, f"kv/{key}")
         assert fleet.consul(host, f"kv/{key}", token=mine, method="PUT", data={})[0] == 403, key
@@ -114,6 +115,15 @@ def test_a_host_may_not_read_secrets_nor_rights(fleet: Fleet) -> None:
     assert refused(fleet.consul("lab1", "acl/tokens", token=mine))
     assert refused(fleet.consul("lab1", "operator/keyring", token=mine))
     assert refused(fleet.consul("lab1", "snapshot", token=mine))
+
+
+def test_a_host_reads_the_keys_to_states_of_its_own_migrations_alone(fleet: Fleet) -> None:
+    mine = token_of(fleet, "lab4")
+    for host in ("lab3", "lab4"):
+        key = f"kv/outrider/moves/{host}/Nobody"
+        assert fleet.consul("lab1", key, token=token_of(fleet, "lab1"), method="PUT", data={"key": "k"})[0] == 200
+        assert refused(fleet.consul("lab4", f"{key}?raw", token=mine)) == (host == "lab3")
+        assert fleet.consul("lab1", key, token=token_of(fleet, "lab1"), method="DELETE")[0] == 200
 
 
 def test_nobody_without_a_token_learns_anything(fleet: Fleet) -> None:

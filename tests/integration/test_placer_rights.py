@@ -23,19 +23,22 @@ from outrider.migration.staged.journal import entry_change, read_one, spec_chang
 from outrider.migration.staged.records import End, Journal, Spec, next_entry
 from outrider.migration.staged.retention import delete
 from outrider.registry.client import Consul, connect
-from outrider.registry.kv import Change, get_doc, put_docs
+from outrider.registry.kv import Change, get_doc, list_docs, put_docs
 from outrider.registry.layout import (
     BACKUPS,
     FLEET,
     HOSTS,
     MIGRATIONS,
+    MOVES,
     PLACEMENT,
     PLACER_LOCK,
     RUN_LOCK,
     AgentDoc,
     HostDoc,
+    MoveDoc,
     Placed,
     PlacementDoc,
+    move_key,
 )
 from outrider.registry.lock import RunLock
 
@@ -63,7 +66,8 @@ def host(guarded: ConsulServer, *, placer: bool) -> Consul:
     rules = environment.get_template("host_policy.hcl.j2").render(
         consul_node_name="local",
         consul_read_prefixes=[FLEET, PLACEMENT, HOSTS, MIGRATIONS, BACKUPS, "outrider/locks/"],
-        consul_write_prefixes=[PLACEMENT, HOSTS, MIGRATIONS] if placer else [],
+        consul_own_prefixes=[MOVES],
+        consul_write_prefixes=[PLACEMENT, HOSTS, MIGRATIONS, MOVES] if placer else [],
         consul_services=["outrider-shim"],
         consul_write_keys=["outrider/backups/A", "outrider/locks/placer" if placer else "outrider/placement/A"],
     )
@@ -152,3 +156,22 @@ def test_a_host_may_say_which_backups_it_has_of_its_agents_and_of_no_others(flee
     for agent in ("B", ""):
         with pytest.raises(ConsulDenied):
             publish(mine, agent, "local", [backup])
+
+
+def test_a_host_reads_the_keys_of_what_moves_from_or_to_it_and_a_server_all(fleet: ConsulServer) -> None:
+    """As the migration engine writes and deletes them: whatever is there."""
+    other, server = host(fleet, placer=False), host(fleet, placer=True)
+    here, there = move_key("local", "A"), move_key("local2", "A")  # a name that begins like ours is another's
+    for doc in (MoveDoc("older"), MoveDoc("k", ("local", "local2"))):
+        put_docs(server, [Change(key, doc, None) for key in (here, there)])
+    assert get_doc(other, here, MoveDoc)[0] == MoveDoc("k", ("local", "local2"))
+    with pytest.raises(ConsulDenied):
+        get_doc(other, there, MoveDoc)
+    assert list_docs(other, MOVES, MoveDoc).docs.keys() == {"local/A"}
+    assert list_docs(server, MOVES, MoveDoc).docs.keys() == {"local/A", "local2/A"}
+    for key in (here, there):
+        with pytest.raises(ConsulDenied):
+            put_docs(other, [Change(key, None, None)])
+    for _ in range(2):  # also when nothing is there any more
+        put_docs(server, [Change(key, None, None) for key in (here, there)])
+    assert get_doc(server, here, MoveDoc) == (None, 0)

@@ -160,7 +160,7 @@ def host(guarded: ConsulServer, prefixes: list[str]) -> Consul:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROLE / "templates"))
     rules = environment.get_template("host_policy.hcl.j2").render(
         consul_node_name="local", consul_read_prefixes=prefixes, consul_write_prefixes=[],
-        consul_services=["outrider-shim"], consul_write_keys=[],
+        consul_own_prefixes=[], consul_services=["outrider-shim"], consul_write_keys=[],
     )  # fmt: skip
     name = f"host-{len(prefixes)}"
     guarded.client.put("/v1/acl/policy", msgspec.json.encode({"Name": name, "Rules": rules}))

@@ -57,6 +57,8 @@ def _add_steering(verbs: Any) -> None:
             keep, back = "the new instance stays", "try again to go back"
             choice.add_argument("--keep", dest="resolution", action="store_const", const="keep", help=keep)
             choice.add_argument("--back", dest="resolution", action="store_const", const="back", help=back)
+            lost = "with --back: without what the new one accepted, whose host never comes back"
+            made.add_argument("--accept-loss", action="store_true", help=lost)
 
 
 def _add(verbs: Any, name: str, handler: str, text: str, example: str) -> argparse.ArgumentParser:

@@ -96,7 +96,7 @@ def steer(args: argparse.Namespace) -> int:
     if args.verb == "approve":
         query["approves"] = args.approves
     if args.verb == "resolve":
-        query["resolution"] = args.resolution
+        query["resolution"] = _resolution(args)
     path = f"/v1/migrations/{quote(args.id, safe='')}/{args.verb}?{urlencode(query)}"
     report = _post(args, path, MigrationReport)
     if args.json:
@@ -104,6 +104,15 @@ def steer(args: argparse.Namespace) -> int:
     else:
         print(f"{report.id}: {args.verb} is noted, by {query['by']}\n  `outrider migrate watch {report.id}` follows it")
     return 0
+
+
+def _resolution(args: argparse.Namespace) -> str:
+    if not args.accept_loss:
+        return str(args.resolution)
+    if args.resolution != "back" or not args.said:
+        hint = f"outrider migrate resolve {args.id} --back --accept-loss --said TEXT"
+        raise UsageError("--accept-loss wants --back, and --said for others to read why", hint=hint)
+    return "accept_loss"
 
 
 def who() -> str:

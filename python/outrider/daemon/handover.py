@@ -1,7 +1,7 @@
 """A lease passes from an instance of this host to the one that its placement names, without a call cut off.
 
 The holder accepts nothing new, which its callers wait out; what is under way is finished; its state moves, where the
-placement has a key for that; then the lease is given up for the other to take. It goes on if any of that fails or takes
+placement asks for that; then the lease is given up for the other to take. It goes on if any of that fails or takes
 too long: a hand-over is a wish, never a loss.
 """
 
@@ -25,9 +25,10 @@ from outrider.errors import CallError, NoInstance, OutriderError
 from outrider.failover.keeper import LeaseKeeper
 from outrider.fleet.ports import CALL
 from outrider.host.config import Config
+from outrider.host.move_keys import NO_KEY
 from outrider.host.publisher import instance_of_local
 from outrider.host.state import Local
-from outrider.registry.layout import PlacementDoc
+from outrider.registry.layout import MoveDoc, PlacementDoc
 from outrider.registry.leases import Member
 
 log = logging.getLogger("outrider.lease")
@@ -49,15 +50,23 @@ class Handovers:
     """Of one host. `follow` runs on the event loop.
 
     well: finds an instance on a host, if it is there and well
+    key_of: as MoveKeys says it
     failed: why a holder here went on, by agent, until it is asked for another hand-over or none
     """
 
-    def __init__(self, keeper: LeaseKeeper, config: Config, well: Callable[[str, Member], Instance | None]) -> None:
+    def __init__(
+        self,
+        keeper: LeaseKeeper,
+        config: Config,
+        well: Callable[[str, Member], Instance | None],
+        key_of: Callable[[PlacementDoc], MoveDoc | None],
+    ) -> None:
         self.failed: dict[str, str] = {}
         self._keeper = keeper
         self._config = config
         self._host = config.host
         self._well = well
+        self._key_of = key_of
         self._tried: dict[str, int] = {}  # agent to the epoch that was asked to pass on
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,19 +88,20 @@ class Handovers:
         own = Member(local.instance, self._host)
         if heir == own or CALL not in local.doc.agent.ports or self._tried.get(agent) == asked.epoch:
             return
-        # Who is no member yet may not take it, and who is not well will not.
-        if heir in held.doc.members and self._well(agent, heir) is not None:
+        # Who is no member yet may not take it, and who is not well will not; without its key the state would stay here.
+        move = self._key_of(placement)
+        if move is not None and heir in held.doc.members and self._well(agent, heir) is not None:
             self._tried[agent] = asked.epoch
-            passing = self._pass_on(local, heir, placement.state_key)
+            passing = self._pass_on(local, heir, move)
             task = asyncio.get_running_loop().create_task(passing, name=f"hand over {agent}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pass_on(self, local: Local, heir: Member, key: str) -> None:
+    async def _pass_on(self, local: Local, heir: Member, move: MoveDoc) -> None:
         agent, why = local.doc.name, "a defect; see its log"
         self._keeper.close(agent, local.instance)
         try:
-            why = await self._prepared(local, heir, key)
+            why = await self._prepared(local, heir, move)
         except Exception:
             log.exception("%s: a defect while it hands over its lease", local.instance)
         finally:  # also when this shim stops: the next one decides
@@ -104,14 +114,16 @@ class Handovers:
             reason = f"handed over to {heir.instance} on {heir.host}"
             self._keeper.give_up(agent, local.instance, reason, heir=heir)
 
-    async def _prepared(self, local: Local, heir: Member, key: str) -> str:
+    async def _prepared(self, local: Local, heir: Member, move: MoveDoc) -> str:
         """Do what must be done before the other may take the lease; why it may not, empty if it may."""
         if not await self._finishes(local, time.monotonic() + FINISH_S):
             return f"what it works on was not done within {FINISH_S:g} s"
-        if not key:
+        if move is NO_KEY:
             return ""
+        if heir.host not in move.hosts:
+            return f"its state moves between {' and '.join(move.hosts)}, and not to {heir.host}"
         try:
-            await self._move_state(local, heir, key)
+            await self._move_state(local, heir, move.key)
         except OutriderError as error:
             return f"its state does not move to {heir.instance} on {heir.host}: {error.message}"
         return ""

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol, TypeVar
@@ -30,13 +30,14 @@ from outrider.migration.staged import edits
 from outrider.migration.staged.evidence import of_gpu
 from outrider.migration.staged.journal import Read, Reader, append
 from outrider.migration.staged.machine import next_action
+from outrider.migration.staged.moves import key_changes
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
 from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul, Reply
-from outrider.registry.kv import Change, Guard
-from outrider.registry.layout import MIGRATIONS, PLACEMENT, AgentDoc, PlacementDoc
+from outrider.registry.kv import Change, Guard, get_doc
+from outrider.registry.layout import MIGRATIONS, PLACEMENT, AgentDoc, MoveDoc, PlacementDoc, move_key
 from outrider.registry.leases import LEASES, Lease
 from outrider.registry.watch import Watch
 
@@ -306,7 +307,7 @@ class Drive:
             unwell=self._eyes.unwell,
             unheld_s=self._unheld_s(truth),
             known_holder=self._eyes.holders(spots),
-            lost=frozenset(picture.lost),
+            lost=frozenset(picture.lost) | _unknown(view, spots.values()),
             counts=dict(self._eyes.counts),
             at_begin=self._at_begin,
             waited_for=self._waited_for,
@@ -351,7 +352,7 @@ class Drive:
         owner, journal = self._owner, truth.journal
         entry, doc = self._entry(action, journal)
         guards = [owner.placer.guard, *truth.guards]
-        changes: list[Change] = []
+        changes = key_changes(journal.spec, action, truth.placement, self._key)
         if doc is not None and doc != truth.placement:
             changes.append(Change(PLACEMENT + doc.agent, doc, truth.index))
         elif truth.index:
@@ -402,8 +403,11 @@ class Drive:
         heir = self._eyes.record(spec.target.instance, spec.target.host)
         if source is None or heir is None:
             raise CallError("one of the two instances is not registered")
-        key = owner.view().placements[spec.agent].state_key
-        return await owner.copy(source, heir, key, COPY_TIMEOUT_S)
+        at = move_key(spec.source.host, spec.agent)
+        found, _ = await self._thread(partial(get_doc, owner.consul, at, MoveDoc))
+        if found is None:
+            raise CallError("Consul has no key to it")
+        return await owner.copy(source, heir, found.key, COPY_TIMEOUT_S)
 
     def _copy_done(self, task: asyncio.Task[Copied]) -> None:
         self._copying = None
@@ -416,3 +420,9 @@ class Drive:
 
     async def _thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._owner.executor, call)
+
+
+def _unknown(view: View, hosts: Iterable[str]) -> frozenset[str]:
+    """Those that were taken out of the inventory and are not in Consul's catalog either: nobody looks after them."""
+    known = view.nodes | view.hosts.keys()
+    return frozenset(host for host in hosts if view.nodes and host not in known)

@@ -107,10 +107,23 @@ class Shim:
         self.registrar = Registrar(self.consul, self._executor, config.host, lambda: self.feed.view.critical)
         self.peering = Peering(config, lambda: self.targets.peers, self.publisher.changed)
         consuls = [self.consul, *(connect(address) for address in config.consul.server_addresses())]
-        self.singletons = Singletons(
-            config, consuls, self.peering.peers, lambda: self.feed.view, self.locals, self._lease_changed
+        self.move_keys = MoveKeys(
+            self.consul,
+            self._executor,
+            config.host,
+            config.runtime_dir,
+            placements=lambda: self.feed.view.placements,
+            arrived=self._key_arrived,
         )
-        self.move_keys = MoveKeys(config.runtime_dir)
+        self.singletons = Singletons(
+            config,
+            consuls,
+            self.peering.peers,
+            lambda: self.feed.view,
+            self.locals,
+            self._lease_changed,
+            self.move_keys.key_of,
+        )
         self.targets = Targets(self.consul, config)
         self.renewals: list[Callable[[], Awaitable[None]]] = []  # called with each tick
         self.agents = AgentHost(
@@ -206,6 +219,7 @@ class Shim:
         await self.migrations.stop()
         await self.placer.stop()
         await self.agents.abandon()
+        self.move_keys.stop()
         await self.singletons.stop()
         await self.registrar.stop()
         await self.feed.stop()
@@ -303,7 +317,13 @@ class Shim:
 
     def _follow_key(self, local: Local) -> None:
         if self.feed.view.documents_read:
-            self.move_keys.follow(local, self.feed.view.placements)
+            self.move_keys.follow(local)
+
+    def _key_arrived(self, agent: str) -> None:
+        for local in list(self.locals.values()):
+            if local.doc.name == agent:
+                self._follow_key(local)
+                self.singletons.follow(local)
 
     def _lease_changed(self, local: Local | None) -> None:
         self.publisher.changed()

@@ -18,7 +18,7 @@ from outrider.host.peers import Peers
 from outrider.host.publisher import SUSPICION, instance_of_service
 from outrider.host.state import Local
 from outrider.registry.client import Consul
-from outrider.registry.layout import Placed, PlacementDoc
+from outrider.registry.layout import MoveDoc, Placed, PlacementDoc
 from outrider.registry.leases import Lease, Member
 
 # For so long callers wait for the next holder of a singleton, within their deadlines, instead of being refused.
@@ -28,7 +28,10 @@ SETTLED_TICKS = 10
 
 
 class Singletons:
-    """Of one host. `changed` is called with a Local whose role or epoch is another; None when leases elsewhere are."""
+    """Of one host. `changed` is called with a Local whose role or epoch is another; None when leases elsewhere are.
+
+    key_of: as MoveKeys says it
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Singletons:
         view: Callable[[], View],
         locals_: Mapping[str, Local],
         changed: Callable[[Local | None], None],
+        key_of: Callable[[PlacementDoc], MoveDoc | None],
     ) -> None:
         self._config = config
         self._view = view
@@ -54,7 +58,7 @@ class Singletons:
             state_dir=config.state_dir,
             changed=self._lease_changed,
         )
-        self.handovers = Handovers(self.keeper, config, self._well_instance)
+        self.handovers = Handovers(self.keeper, config, self._well_instance, key_of)
         ask = Failsafe(peers, self.keeper.promise).ask_members if peers else None
         self.confirming = Confirming(self.keeper, consuls, config.host, ask)
 
@@ -97,6 +101,7 @@ class Singletons:
         keeper.want(
             agent, instance, members, frozenset(hosts),
             sole=sole, ready=ready, handover=placement.handover, reserve=self._is_reserve(placement, instance),
+            moving=bool(placement.migration and placement.state_key_hash),
         )  # fmt: skip
         self._obey_hold(agent, instance, placement.held)
         if ready:

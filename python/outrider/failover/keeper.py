@@ -109,6 +109,7 @@ class LeaseKeeper:
         ready: bool,
         handover: Handover | None = None,
         reserve: bool = False,
+        moving: bool = False,
     ) -> None:
         """An instance of a singleton is here; it may hold the lease while it is `ready`. `hosts`: of the inventory."""
         candidate = self.candidates.get(instance)
@@ -119,7 +120,7 @@ class LeaseKeeper:
             self.candidates[instance] = candidate
             self._of_agent.setdefault(agent, []).append(candidate)
         candidate.members, candidate.hosts, candidate.sole, candidate.ready = members, hosts, sole, ready
-        candidate.handover, candidate.reserve = handover, reserve
+        candidate.handover, candidate.reserve, candidate.moving = handover, reserve, moving
         self._follow_members(agent)
         self._consider(agent)
 
@@ -287,7 +288,7 @@ class LeaseKeeper:
 
         sent = time.monotonic()
         try:
-            index = await self._thread(lambda: self._locked(doc, lease, session, candidate.reserve))
+            index = await self._thread(lambda: self._locked(doc, lease, session, candidate))
         except ConsulConflict as error:
             log.debug("%s: %s", candidate.instance, error.message)
             self._not_before[agent] = time.monotonic() + RETRY_S
@@ -297,13 +298,17 @@ class LeaseKeeper:
         else:
             self._granted(candidate, Lease(doc, index, session), sent)
 
-    def _locked(self, doc: LeaseDoc, lease: Lease | None, session: str, reserve: bool = False) -> int:
+    def _locked(self, doc: LeaseDoc, lease: Lease | None, session: str, taker: Candidate | None = None) -> int:
         """Lock the key with `doc`, in a thread; the new index. Raises ConsulError."""
         if lease is None and not leases.is_placed(self._consul, doc.agent):
             # Consul lost its data. What is written before the fleet is published again would make the loss look like
             # a deletion.
             raise ConsulConflict(f"{doc.agent} is placed nowhere: Consul has lost the fleet")
-        asked = self._asked(doc.agent, lease.doc.heir, lease.doc.epoch) if reserve and lease and lease.doc.heir else 0
+        asked = 0
+        if taker and taker.reserve and lease and lease.doc.heir:
+            asked = self._asked(doc.agent, lease.doc.heir, lease.doc.epoch)
+        elif taker and taker.moving and not taker.reserve:
+            asked = self._allowed(taker)
         try:
             index = leases.acquire(self._consul, doc, lease.index if lease else 0, session, placement_index=asked)
         except ConsulError as error:
@@ -403,6 +408,18 @@ class LeaseKeeper:
         placement, index = get_doc(self._consul, PLACEMENT + agent, PlacementDoc)
         if placement is None or placement.handover != Handover(heir.instance, heir.host, epoch):
             raise ConsulConflict(f"the placement of {agent} asks for no such hand-over any more")
+        return index
+
+    def _allowed(self, candidate: Candidate) -> int:
+        """The index of a placement that lets it take the lease, in a thread. Raises ConsulConflict if it does not.
+
+        Which of two states counts may have been decided while this host was cut off and knew nothing of it.
+        """
+        placement, index = get_doc(self._consul, PLACEMENT + candidate.agent, PlacementDoc)
+        here = (candidate.instance, candidate.host)
+        found = [p for p in (placement.instances if placement else ()) if (p.instance, p.host) == here]
+        if not found or found[0].reserve:
+            raise ConsulConflict(f"the placement of {candidate.agent} does not let {candidate.instance} take the lease")
         return index
 
     async def _amend(self, held: Held, members: tuple[Member, ...], sole: bool) -> None:

@@ -42,6 +42,7 @@ class Candidate(Struct):
     own_until: end of the lease that it holds itself; the past if it holds none
     handover: whom the placement wants the lease of an epoch to pass to
     reserve: it may hold the lease only with the state of the last holder
+    moving: a migration moves that state, and says who may take the lease with it
     """
 
     agent: str
@@ -57,6 +58,7 @@ class Candidate(Struct):
     own_until: float = -math.inf
     handover: Handover | None = None
     reserve: bool = False
+    moving: bool = False
 
     @property
     def seen_epoch(self) -> int:

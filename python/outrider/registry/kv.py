@@ -48,11 +48,14 @@ class Docs(Struct, Generic[T]):
 
 
 class Change(Struct, frozen=True):
-    """One write: `doc` None deletes. `expected_index`: the ModifyIndex it was read at, 0 if it must not exist."""
+    """One write: `doc` None deletes.
+
+    expected_index: the ModifyIndex it was read at, 0 if it must not exist, None if it does not matter what is there
+    """
 
     key: str
     doc: Any
-    expected_index: int
+    expected_index: int | None
 
 
 class Guard(Struct, frozen=True):
@@ -143,10 +146,11 @@ def _refusal(raw: Raw, keys: list[str], written: int) -> ConsulError:
 
 
 def _operation(change: Change) -> bytes:
-    operation: dict[str, Any] = {"Verb": "delete-cas", "Key": change.key, "Index": change.expected_index}
+    delete, write = ("delete", "set") if change.expected_index is None else ("delete-cas", "cas")
+    operation: dict[str, Any] = {"Verb": delete, "Key": change.key, "Index": change.expected_index or 0}
     if change.doc is not None:
         value = base64.b64encode(msgspec.json.encode(change.doc)).decode()
-        operation |= {"Verb": "cas", "Value": value}
+        operation |= {"Verb": write, "Value": value}
     return msgspec.json.encode({"KV": operation})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from msgspec import Struct, field
@@ -12,6 +13,7 @@ FLEET = "outrider/fleet/"
 PLACEMENT = "outrider/placement/"
 HOSTS = "outrider/hosts/"
 MIGRATIONS = "outrider/migrations/"
+MOVES = "outrider/moves/"
 BACKUPS = "outrider/backups/"
 RUN_LOCK = "outrider/locks/fleet"
 PLACER_LOCK = "outrider/locks/placer"
@@ -73,8 +75,8 @@ class PlacementDoc(Struct, frozen=True, omit_defaults=True):
 
     migration: the id of the one that is moving it; nobody else places it meanwhile
     held: why its callers are to wait, empty if they need not
-    state_key: what its instances ask of each other before they give their state away; with it, a lease that is handed
-        over takes the state along
+    state_key_hash: of the key in MOVES that its instances ask of each other before they give their state away; with it,
+        a lease that is handed over takes the state along
     """
 
     agent: str
@@ -84,7 +86,22 @@ class PlacementDoc(Struct, frozen=True, omit_defaults=True):
     handover: Handover | None = None
     migration: str = ""
     held: str = ""
-    state_key: str = ""
+    state_key_hash: str = ""
+
+
+class MoveDoc(Struct, frozen=True):
+    """`outrider/moves/<host>/<agent>`: the key to an agent's state, while it moves from or to that host.
+
+    hosts: between which it moves; to no other the key is told, whatever a placement says
+    """
+
+    key: str
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """What everybody may know of it: it is random, and too long to be guessed."""
+        return hashlib.sha256(self.key.encode()).hexdigest()
 
 
 class HostDoc(Struct, frozen=True, omit_defaults=True):
@@ -104,6 +121,11 @@ class HostDoc(Struct, frozen=True, omit_defaults=True):
         if self.state == "active":
             return ""
         return f"is drained: {self.reason}" if self.reason else "is drained"
+
+
+def move_key(host: str, agent: str) -> str:
+    """Where a host, and no other that is not a server, reads the MoveDoc of an agent."""
+    return f"{MOVES}{host}/{agent}"
 
 
 def service_name(agent: str) -> str:

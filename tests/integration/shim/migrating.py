@@ -19,7 +19,17 @@ from outrider.migration.staged.desk import Desk
 from outrider.migration.staged.records import Given
 from outrider.migration.staged.report import MigrationReport
 from outrider.registry import kv
-from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, Placed, PlacementDoc
+from outrider.registry.layout import (
+    FLEET,
+    HOSTS,
+    MOVES,
+    PLACEMENT,
+    AgentDoc,
+    HostDoc,
+    MoveDoc,
+    Placed,
+    PlacementDoc,
+)
 
 if TYPE_CHECKING:
     from integration.shim.shim_host import ShimHost
@@ -82,6 +92,11 @@ class Fleet:
         doc, _ = kv.get_doc(self.host.consul.client, PLACEMENT + "Ledger", PlacementDoc)
         assert doc
         return doc
+
+    def keys(self) -> dict[str, MoveDoc]:
+        """To states that move, by host and agent."""
+        found = kv.list_docs(self.host.consul.client, MOVES, MoveDoc)
+        return {name: doc for name, (doc, _) in found.docs.items()}
 
     def instances(self) -> list[tuple[str, str]]:
         return [(placed.instance, placed.version) for placed in self.placed().instances]

@@ -46,7 +46,10 @@ def test_a_singleton_passes_on_to_another_version_with_all_that_was_answered(
     fleet.place(ledger("singleton", state=state))
     serving(fleet, call)
     with adding(call) as load:
-        report = fleet.end(fleet.migrate(ledger("singleton", state=state, MARK="new")))
+        migration = fleet.migrate(ledger("singleton", state=state, MARK="new"))
+        fleet.host.wait(lambda: "start" in [entry.step for entry in fleet.desk.get(migration).entries])
+        begun, keys = fleet.placed(), fleet.keys()
+        report = fleet.end(migration)
         until = time.monotonic() + 0.2
         fleet.host.wait(lambda: load.answers[-1][0] > until)
     assert (report.state, load.errors) == ("finalised", [])
@@ -55,6 +58,10 @@ def test_a_singleton_passes_on_to_another_version_with_all_that_was_answered(
     assert load.last[1] == "Ledger-2"
     if state:
         assert set(call("known")) >= {number for _, (number, _) in load.answers}
+        assert [(name, key.hash, key.hosts) for name, key in keys.items()] == [
+            ("local/Ledger", begun.state_key_hash, ("local",))
+        ]
+    assert (fleet.keys(), fleet.placed().state_key_hash) == ({}, "")
 
 
 def test_one_that_fails_its_calls_goes_back_by_itself_and_keeps_what_it_accepted(
@@ -72,6 +79,7 @@ def test_one_that_fails_its_calls_goes_back_by_itself_and_keeps_what_it_accepted
     assert fleet.instances() == [("Ledger-1", "v1")]
     assert load.last[1] == "Ledger-1"
     assert {who for _, (_, who) in load.answers} == {"Ledger-1", "Ledger-2"}
+    assert fleet.keys() == {}
     assert set(call("known")) >= {number for _, (number, _) in load.answers}
 
 

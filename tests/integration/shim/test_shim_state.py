@@ -22,8 +22,8 @@ from outrider.calls.state_orders import key_file
 from outrider.daemon.state_copy import Copied, pre_copy
 from outrider.discovery.records import Instance
 from outrider.fleet.spec import Agent
-from outrider.registry import leases
-from outrider.registry.layout import AgentDoc, Handover, Placed, PlacementDoc
+from outrider.registry import kv, leases
+from outrider.registry.layout import AgentDoc, Handover, MoveDoc, Placed, PlacementDoc, move_key
 from outrider.registry.leases import LEASES, Member
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ KEY = "only for the two of them"
 SOURCE, TARGET = "Ledger-1", "Ledger-2"
 
 
-def place(host: ShimHost, *, size: int = SIZE, key: str = KEY, handover: Handover | None = None) -> None:
+def place(
+    host: ShimHost, *, size: int = SIZE, key: str = KEY, handover: Handover | None = None, hosts: str = "local"
+) -> None:
     """The singleton Ledger, and beside it the instance that it moves to."""
     agent = Agent(
         command=(sys.executable, str(LEDGER)),
@@ -49,7 +51,8 @@ def place(host: ShimHost, *, size: int = SIZE, key: str = KEY, handover: Handove
         probes=(),
     )
     placed = (Placed(SOURCE, "local", "v1", reserve=handover is not None), Placed(TARGET, "local", "v1", reserve=True))
-    placement = PlacementDoc("Ledger", placed, handover=handover, state_key=key)
+    placement = PlacementDoc("Ledger", placed, handover=handover, state_key_hash=MoveDoc(key).hash if key else "")
+    kv.put_docs(host.consul.client, [kv.Change(move_key("local", "Ledger"), MoveDoc(key, (hosts,)), None)])
     host.docs["Ledger"] = (AgentDoc("Ledger", "test", agent, "v1"), placement)
     host.write()
 
@@ -155,6 +158,24 @@ def test_a_lease_whose_state_cannot_move_stays(pair: ShimHost, client: Client) -
     assert lease(pair) == before
 
 
+def test_a_lease_waits_for_the_key_to_its_state_and_goes_to_no_host_that_the_key_does_not_name(
+    pair: ShimHost, client: Client
+) -> None:
+    """Without the state it must not go, whatever the placement says: all who may run an agent may write that."""
+    before = lease(pair)
+    assert before
+    client.call("Ledger", "add", {"number": 1}, timeout=8.0)
+    doc, placement = pair.docs["Ledger"]
+    wish = Handover(TARGET, "local", before.epoch)
+    pair.docs["Ledger"] = doc, replace(placement, state_key_hash=MoveDoc("another").hash, handover=wish)
+    pair.write()
+    pair.wait(lambda: "the state of Ledger waits for its key: Consul has another one" in pair.log.read_text())
+    kv.put_docs(pair.consul.client, [kv.Change(move_key("local", "Ledger"), MoveDoc("another", ("h2",)), None)])
+    pair.wait(lambda: f"{SOURCE} goes on: its state moves between h2, and not to local" in pair.log.read_text())
+    assert lease(pair) == before
+    assert client.call("Ledger", "known", timeout=5.0) == [1]
+
+
 def test_a_reserve_does_not_take_the_lease_of_a_holder_that_died(pair: ShimHost, client: Client) -> None:
     before = lease(pair)
     assert before
@@ -176,13 +197,13 @@ def test_a_key_is_for_its_agent_alone_and_goes_with_the_placement_s(pair: ShimHo
 def test_a_member_that_is_new_is_handed_the_lease_at_once(host: ShimHost, client: Client) -> None:
     place(host, size=0)
     doc, placement = host.docs["Ledger"]
-    host.docs["Ledger"] = doc, replace(placement, instances=placement.instances[:1], state_key="")
+    host.docs["Ledger"] = doc, replace(placement, instances=placement.instances[:1], state_key_hash="")
     host.write()
     host.start()
     host.wait(lambda: roles(host) == {SOURCE: "holder"})
     held = lease(host)
     assert held
-    host.docs["Ledger"] = doc, replace(placement, state_key="", handover=Handover(TARGET, "local", held.epoch))
+    host.docs["Ledger"] = doc, replace(placement, state_key_hash="", handover=Handover(TARGET, "local", held.epoch))
     host.write()
     after = host.wait(lambda: (now := lease(host)) and now.epoch > held.epoch and now)
     assert after.holder == TARGET

@@ -238,6 +238,15 @@ def test_what_is_held_is_decided_one_way_or_the_other(shim: Shim, outrider: Run)
     assert shim.asked == ["/v1/migrations/m1/resolve?by=ann&said=&resolution=keep"]
 
 
+def test_a_loss_is_accepted_with_a_reason_and_on_the_way_back_only(shim: Shim, outrider: Run, capsys: Capture) -> None:
+    for words in (["--keep", "--accept-loss", "--said", "x"], ["--back", "--accept-loss"], ["--accept-loss"]):
+        assert outrider("migrate", "resolve", "m1", *words) == 2
+    assert "outrider migrate resolve m1 --back --accept-loss --said TEXT" in capsys.readouterr().err
+    assert shim.asked == []
+    assert outrider("migrate", "resolve", "m1", "--back", "--accept-loss", "--said", "burnt") == 0
+    assert shim.asked == ["/v1/migrations/m1/resolve?by=ann&said=burnt&resolution=accept_loss"]
+
+
 @pytest.mark.parametrize(("status", "code"), [(409, 1), (404, 1), (503, 3)])
 def test_a_refusal_is_said_with_what_to_do(shim: Shim, outrider: Run, capsys: Capture, status: int, code: int) -> None:
     shim.refuses = (status, "Memory is being moved already")

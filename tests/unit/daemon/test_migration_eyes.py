@@ -22,7 +22,12 @@ def view(**meta: str) -> Any:
     agent = AgentDoc("A", "f", Agent(resources=Resources(vram_mib=100)), "v1")
     service = Service("A-2", "A", "127.0.0.1", 7000, ("outrider",), {"agent": "A", **meta}, "outrider:A-2", "passing")
     return SimpleNamespace(
-        agents={"A": agent}, placements={"A": PlacementDoc("A")}, members={"h2": (service,)}, hosts={}, critical=()
+        agents={"A": agent},
+        placements={"A": PlacementDoc("A")},
+        members={"h2": (service,)},
+        hosts={},
+        nodes=frozenset({"h1", "h2"}),
+        critical=(),
     )
 
 

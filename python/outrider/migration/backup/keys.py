@@ -10,12 +10,13 @@ from msgspec import Struct
 
 from outrider.errors import BackupDamaged, BackupError, ConsulDenied
 from outrider.registry.client import Consul, decode
-from outrider.registry.layout import BACKUPS, FLEET, PLACEMENT
+from outrider.registry.layout import BACKUPS, FLEET, MOVES, PLACEMENT
 from outrider.registry.leases import LEASES
 
 PREFIX = "outrider/"
-# Who holds what now, and which backups there are: neither is ever put back, and each run would find them changed.
-OF_THE_MOMENT = (LEASES, "outrider/locks/", BACKUPS)
+# Who holds what now, keys that are used once, and which backups there are: none is ever put back, and each run would
+# find them changed.
+OF_THE_MOMENT = (LEASES, "outrider/locks/", MOVES, BACKUPS)
 
 
 class Key(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -12,12 +12,14 @@ from msgspec import Struct
 from outrider.errors import ConsulConflict, MigrationRefused
 from outrider.failover.sight import GOSSIP
 from outrider.migration.staged.journal import append, entry_change, read_all, read_one, spec_change
+from outrider.migration.staged.loss import loss_said, lost_since, not_lost
 from outrider.migration.staged.plan import Fleet
 from outrider.migration.staged.records import Entry, Journal, Question, Resolution, Spec, What, next_entry
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul
 from outrider.registry.kv import Change, Docs, Guard, list_docs, put_docs
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, SHIM, AgentDoc, HostDoc, PlacementDoc
+from outrider.registry.leases import LEASES, decode_leases
 from outrider.registry.services import critical, nodes
 
 T = TypeVar("T")
@@ -92,8 +94,27 @@ class Desk:
         return self._say(migration, lambda journal: _told(journal, "asked_back", by, said or f"asked for by {by}"))
 
     def resolve(self, migration: str, by: str, resolution: Resolution, said: str = "") -> Journal:
-        """Decide about one that is held: keep the new one, or try again to go back."""
+        """Decide about one that is held: keep the new one, or try again to go back.
+
+        accept_loss: back without what the new one accepted. Raises MigrationRefused unless its host is lost with it.
+        """
+        if resolution == "accept_loss":
+            return self._say(migration, lambda journal: self._given_up(journal, by, said))
         return self._say(migration, lambda journal: _resolved(journal, by, resolution, said))
+
+    def _given_up(self, journal: Journal, by: str, said: str) -> Callable[[float], Entry]:
+        _check_held(journal)
+        spec = journal.spec
+        leases, _ = decode_leases(self._consul.get(f"/v1/kv/{LEASES}{spec.agent}"))
+        lost = lost_hosts(self._consul, (spec.source.host, spec.target.host))
+        problem = not_lost(journal, leases.get(spec.agent), lost)
+        if not problem and not said:
+            problem = "say why, for others to read: `--said TEXT`"
+        if problem:
+            raise MigrationRefused([f"migration {journal.id}: {problem}"], hint="nothing was changed")
+        evidence = {"lost_since": lost_since(journal), "instance": spec.target.instance, "host": spec.target.host}
+        why = loss_said(journal, by, said)
+        return lambda at: next_entry(journal, "resolved", at, by, resolution="accept_loss", said=why, evidence=evidence)
 
     def _say(self, migration: str, entry: Callable[[Journal], Callable[[float], Entry]]) -> Journal:
         for attempt in range(TRIES):
@@ -123,6 +144,13 @@ def read_fleet(
     docs = agents or list_docs(consul, FLEET, AgentDoc)
     placed = placements or list_docs(consul, PLACEMENT, PlacementDoc)
     return Fleet(_plain(docs), _plain(placed), hosts, trouble)
+
+
+def lost_hosts(consul: Consul, hosts: Iterable[str]) -> frozenset[str]:
+    """Which of them Consul holds lost now, or does not know."""
+    failed = {check.node for check in critical(consul.get("/v1/health/state/critical")) if check.check_id == GOSSIP}
+    well = nodes(consul) - failed
+    return frozenset(host for host in hosts if host not in well)
 
 
 def new_id(at: float) -> str:
@@ -158,12 +186,16 @@ def _told(journal: Journal, what: What, by: str, said: str, **more: Any) -> Call
     return lambda at: next_entry(journal, what, at, by, said=said, **more)
 
 
-def _resolved(journal: Journal, by: str, resolution: Resolution, said: str) -> Callable[[float], Entry]:
+def _check_held(journal: Journal) -> None:
     story = story_of(journal)
     if story.direction != "held" or story.outcome:
         raise MigrationRefused(
             [f"migration {journal.id} is not held"], hint=f"`outrider migrate show {journal.id}` says where it is"
         )
+
+
+def _resolved(journal: Journal, by: str, resolution: Resolution, said: str) -> Callable[[float], Entry]:
+    _check_held(journal)
     return lambda at: next_entry(journal, "resolved", at, by, resolution=resolution, said=said)
 
 

@@ -8,22 +8,33 @@ from typing import Any
 from msgspec.structs import replace
 
 from outrider.migration.staged.records import Spec
-from outrider.registry.layout import Handover, Placed, PlacementDoc
+from outrider.registry.layout import Handover, MoveDoc, Placed, PlacementDoc
 
 Edit = Callable[[Placed], Placed | None]
 
 
 def claimed(doc: PlacementDoc, spec: Spec, state_key: str = "") -> PlacementDoc:
-    """With the target beside the source, and nobody else placing this agent until the end."""
+    """With the target beside the source, and nobody else placing this agent until the end.
+
+    state_key: of which the placement, which every host may read, says the hash alone
+    """
     target = spec.target
+    place = (target.instance, target.host, target.version, target.entry)
+    home = _home(doc, spec)
     if spec.strategy == "cold":  # it must not work before the old one has ended
-        new = Placed(target.instance, target.host, target.version, target.entry, state="stopped")
+        new = Placed(*place, state="stopped", home=home)
     else:
         weight = 0.0 if spec.strategy == "replicated" else 1.0
-        reserve = spec.strategy == "state"
-        new = Placed(target.instance, target.host, target.version, target.entry, weight=weight, reserve=reserve)
+        new = Placed(*place, home=home, weight=weight, reserve=spec.strategy == "state")
     kept = tuple(placed for placed in doc.instances if placed.instance != target.instance)
-    return replace(doc, instances=(*kept, new), migration=spec.id, state_key=state_key)
+    hashed = MoveDoc(state_key).hash if state_key else ""
+    return replace(doc, instances=(*kept, new), migration=spec.id, state_key_hash=hashed)
+
+
+def _home(doc: PlacementDoc, spec: Spec) -> str:
+    """Where it goes back to when that host is well again: only what a person moves to another host is at home there."""
+    source = placed_of(doc, spec.source.instance)
+    return source.home if source and source.host == spec.target.host else ""
 
 
 def weighted(doc: PlacementDoc, spec: Spec, share: float) -> PlacementDoc:

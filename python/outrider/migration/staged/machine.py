@@ -27,7 +27,10 @@ def next_action(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Acti
         case "back":
             return back(spec, story, sight, now_unix)
         case "held":
-            return Wait(f"a person decides (`outrider migrate resolve {spec.id}`): {story.reason}", person=True)
+            how = f"outrider migrate resolve {spec.id}"
+            gone = spec.strategy == "state" and spec.target.host in sight.lost
+            more = f"; if {spec.target.host} never comes back: `{how} --back --accept-loss`" if gone else ""
+            return Wait(f"a person decides (`{how}`): {story.reason}{more}", person=True)
         case _:
             return _forward(spec, story, sight, now_unix)
 

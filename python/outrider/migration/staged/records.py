@@ -30,7 +30,7 @@ What = Literal[
     "asked_back",
     "resolved",
 ]
-Resolution = Literal["keep", "back"]
+Resolution = Literal["keep", "back", "accept_loss"]  # the last is back without what the new one accepted
 Question = Literal["cutover", "verdict"]  # verdict: that one which could not be decided is well enough
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 

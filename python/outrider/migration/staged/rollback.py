@@ -12,12 +12,13 @@ from outrider.migration.staged import edits
 from outrider.migration.staged.records import Spec, Strategy
 from outrider.migration.staged.sight import Action, Begin, End, Hold, Sight, Wait
 from outrider.migration.staged.steps import has_ended
-from outrider.migration.staged.story import Story
+from outrider.migration.staged.story import ACCEPT_LOSS, Story
 
 HAND_BACK_S = 5.0
 TAKEN_S = 15.0
 TAKES_S = 1.0  # it takes milliseconds, and is refused by a write of the placement meanwhile
 REOPEN_S = 60.0
+LOOK_S = 15.0  # a driver that was elected just now may not have seen yet that a host is lost
 
 
 def back(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
@@ -76,17 +77,34 @@ def _state(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
         if story.step != "take back":
             return Begin("take back", edits.taken_back(sight.placement, spec))
         return _over(spec, story, sight, now_unix)  # the new one takes nothing any more
-    if story.step == "" and sight.holds(target):
+    if story.resolution == "accept_loss" and (given_up := _given_up(spec, story, sight)):
+        return given_up
+    if story.step in ("", ACCEPT_LOSS) and sight.holds(target):
         return Begin("hand back", edits.handing_over(sight.placement, spec, source, sight.lease.epoch))
     if story.step == "":
         # It may only have been restarted: it takes the lease again, and can then pass it on.
         return Begin("revive", edits.reserved(sight.placement, spec, source=True, target=False))
     if story.step == "revive" and sight.holds(target):
         return Begin("hand back", edits.handing_over(sight.placement, spec, source, sight.lease.epoch))
+    if story.step == ACCEPT_LOSS and sight.waited_s < _taken_s(sight):
+        return Wait(f"{source} takes the lease, without what {target} has accepted")
     if sight.waited_s < (_taken_s(sight) if story.step == "revive" else HAND_BACK_S):
         return Wait(f"{target}, which has the state, passes it back")
     why = f"{target} on {spec.target.host} has accepted work that {source} lacks, and does not give it back"
     return Hold(why, edits.held(edits.reserved(sight.placement, spec, source=True, target=True), why))
+
+
+def _given_up(spec: Spec, story: Story, sight: Sight) -> Action | None:
+    """What the new one accepted is lost from when the old one takes the lease; if the new one is there again, nothing.
+
+    None: what was given up is not lost, and it goes back as always.
+    """
+    source, target = spec.source, spec.target
+    if source.host not in sight.lost and target.host in sight.lost and not sight.locked:
+        return Begin(ACCEPT_LOSS, edits.reserved(sight.placement, spec, source=False, target=True), story.loss)
+    if sight.waited_s < LOOK_S and not sight.holds(target.instance):
+        return Wait(f"whether {target.host} is lost, and {source.host} is not, is looked at")
+    return None
 
 
 def _gave_back(sight: Sight, source: str) -> bool:
@@ -122,7 +140,7 @@ def _hold(sight: Sight, why: str) -> Hold:
 def _over(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     why = f"migration {spec.id} went back: {story.reason}"
     doc = edits.left(sight.placement, spec, spec.source.instance, why, now_unix)
-    return End("rolled_back", story.reason, doc)
+    return End("rolled_back", f"{story.reason}; {story.loss}" if story.loss else story.reason, doc)
 
 
 _WAYS: dict[Strategy, Callable[[Spec, Story, Sight, float], Action]] = {

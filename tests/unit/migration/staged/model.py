@@ -35,6 +35,7 @@ class Rules(Struct, frozen=True):
     wish_guard: a lease is handed over, and taken as an heir, only while the placement asks for it, in one transaction
     reserve: a reserve takes the lease from who handed it over with the state alone
     copies: the state follows before the lease is given up
+    take_guard: who is no reserve takes the lease only while the placement says so, in one transaction
     """
 
     lease_guard: bool = True
@@ -43,6 +44,7 @@ class Rules(Struct, frozen=True):
     wish_guard: bool = True
     reserve: bool = True
     copies: bool = True
+    take_guard: bool = True
 
 
 class Note(Struct, frozen=True):
@@ -51,6 +53,9 @@ class Note(Struct, frozen=True):
     what: What
     step: str = ""
     outcome: Outcome | None = None
+
+
+GIVEN_UP = Note("resolved", step="accept_loss")
 
 
 class Pending(Struct, frozen=True):
@@ -67,6 +72,7 @@ class World(Struct, frozen=True):
     """Everything. `alive`, `up`: of S and T; `has`: acknowledged writes that each state folder holds.
 
     knows: the placement that each shim has seen; closing: a hand-over that a shim has finished but not yet released
+    given_up: the old one went on without what the new one accepted, as a person accepted; back: T's host came back
     """
 
     placement: PlacementDoc
@@ -84,6 +90,8 @@ class World(Struct, frozen=True):
     troubles: int = 0
     stale: int = 0
     restarted: bool = False
+    given_up: bool = False
+    back: bool = False
 
 
 def spec_of(strategy: Strategy) -> Spec:
@@ -113,11 +121,11 @@ class Model:
         self.seen: set[World] = set()
         self.stories: dict[tuple[Note, ...], Story] = {}
 
-    def explore(self, most: int = 400_000) -> None:
-        """Try everything. Raises AssertionError if that does not end."""
+    def explore(self, most: int = 600_000, *, until_broken: bool = False) -> None:
+        """Try everything, or until a promise is broken. Raises AssertionError if that does not end."""
         work = [first(self.spec.strategy)]
         self.seen = set(work)
-        while work:
+        while work and not (until_broken and self.broken):
             world = work.pop()
             following = list(self._next(world))
             if not following:
@@ -259,10 +267,19 @@ class Model:
             return
         if placed.reserve and lease.heir == own and self.rules.wish_guard and not _asks(world.placement, own, lease):
             return
+        if self.rules.take_guard and not placed.reserve and known.migration:
+            now = next((p for p in world.placement.instances if p.instance == name), None)
+            if now is None or now.reserve:
+                return
+        if who == 0 and lease.holder == T and self._story(world.entries).loss:
+            # From here on that is lost, and was said to be; nothing else may be.
+            world = replace(world, acked=world.has[0], given_up=True)
         yield _leased(world, LeaseDoc("A", lease.epoch + 1, name, HOST[name], state="held"), locked=True)
 
     def _people(self, world: World) -> Iterator[World]:
         """Somebody restarts the old one, or asks to go back."""
+        if self._may_give_up(world):
+            yield replace(world, entries=(*world.entries, GIVEN_UP))
         if world.troubles >= self.bounds[0]:
             return
         more = replace(world, troubles=world.troubles + 1)
@@ -281,6 +298,14 @@ class Model:
         if story.outcome is None and story.direction == "forward":
             yield replace(more, entries=(*world.entries, Note("asked_back")))
 
+    def _may_give_up(self, world: World) -> bool:
+        """As the desk answers whoever asks; once in a history."""
+        story = self._story(world.entries)
+        held = self.spec.strategy == "state" and story.outcome is None and story.direction == "held"
+        if not held or GIVEN_UP in world.entries:
+            return False
+        return world.lease.holder == T and world.up == (True, False) and not world.locked
+
     def _holds(self, world: World, name: str) -> bool:
         return world.locked and world.lease.holder == name and world.lease.state == "held"
 
@@ -292,6 +317,8 @@ class Model:
         return world
 
     def _trouble(self, world: World, who: int) -> Iterator[World]:
+        if who == 1 and not world.up[1] and not world.back and GIVEN_UP in world.entries:
+            yield replace(world, up=(world.up[0], True), back=True)  # with what it knew when it was cut off
         if world.troubles >= self.bounds[0]:
             return
         more = replace(world, troubles=world.troubles + 1)
@@ -307,6 +334,8 @@ class Model:
             return
         for who, name in enumerate((S, T)):
             if self._holds(world, name) and world.alive[who] and world.closing[who] is None:
+                if world.given_up and who == 1:
+                    self.broken.setdefault("works with what was given up", world)
                 if self.spec.strategy == "state" and world.has[who] < world.acked:
                     self.broken.setdefault("works without what was acknowledged", world)
                 yield replace(world, acked=world.acked + 1, has=_set(world.has, who, world.acked + 1))
@@ -361,8 +390,8 @@ def _note(action: Begin | GoBack | Hold | End) -> Note:
 def _entry(number: int, note: Note) -> Entry:
     """As the journal has it. Of `resolved` the step is how."""
     if note.what == "resolved":
-        how: Resolution = "keep" if note.step == "keep" else "back"
-        return Entry(number, "resolved", 0.0, "", "", resolution=how)
+        hows: dict[str, Resolution] = {"keep": "keep", "back": "back", "accept_loss": "accept_loss"}
+        return Entry(number, "resolved", 0.0, "", "", said="why", resolution=hows[note.step])
     return Entry(number, note.what, 0.0, "", "", note.step, "why", note.outcome)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from outrider.migration.staged import edits
 from outrider.migration.staged.records import End, Spec, Strategy
-from outrider.registry.layout import Handover, Placed, PlacementDoc
+from outrider.registry.layout import Handover, MoveDoc, Placed, PlacementDoc
 
 DOC = PlacementDoc("A", (Placed("A-1", "h1", "v1", "gpu"), Placed("A-2", "h2", "v1")))
 
@@ -24,9 +25,30 @@ def test_the_new_one_is_claimed_beside_the_old_ones() -> None:
     assert replica.instances == (*DOC.instances, Placed("A-3", "h3", "v2", "e", weight=0.0))
     assert replica.migration == "m"
     state = edits.claimed(DOC, spec("state"), "key")
-    assert (state.state_key, state.instances[-1].reserve, state.instances[-1].weight) == ("key", True, 1.0)
+    assert (state.state_key_hash, state.instances[-1].reserve, state.instances[-1].weight) == (
+        MoveDoc("key").hash,
+        True,
+        1.0,
+    )
     assert edits.claimed(DOC, spec("cold")).instances[-1].state == "stopped"
     assert not edits.claimed(DOC, spec("singleton")).instances[-1].reserve
+
+
+@pytest.mark.parametrize("strategy", ["replicated", "singleton", "state", "cold"])
+@pytest.mark.parametrize(
+    ("to", "home"),
+    [("h1", "h9"), ("h3", ""), ("h9", "")],
+    ids=["a new version where it is", "another host", "where it came from"],
+)
+def test_its_home_is_where_a_person_moved_it_and_else_stays(strategy: Strategy, to: str, home: str) -> None:
+    """A host was lost, and it waits on another for that one to be well again."""
+    away = replace(DOC, instances=(replace(DOC.instances[0], home="h9"), DOC.instances[1]))
+    of = replace(spec(strategy), target=End("A-3", to, "v2", "e"))
+    moving = edits.claimed(away, of, "key")
+    kept = edits.left(moving, of, "A-3", "said", 5.0, run=True)
+    assert {placed.instance: placed.home for placed in kept.instances} == {"A-2": "", "A-3": home}
+    back = edits.left(moving, of, "A-1", "said", 5.0)
+    assert back.instances == away.instances
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])

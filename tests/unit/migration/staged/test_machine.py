@@ -12,10 +12,10 @@ from outrider.migration.staged.edits import claimed, handing_over, stopped, weig
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import End as Place
-from outrider.migration.staged.records import Policy, Spec, Strategy
+from outrider.migration.staged.records import Entry, Journal, Policy, Spec, Strategy, What, next_entry
 from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
 from outrider.migration.staged.steps import FORWARD
-from outrider.migration.staged.story import Story
+from outrider.migration.staged.story import Story, story_of
 from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 from outrider.registry.leases import LeaseDoc, Member
 
@@ -100,7 +100,7 @@ def test_a_rehearsal_ends_before_the_cutover_asks_nobody_and_leaves_the_old_one_
     assert action.outcome == "rehearsed"
     assert action.said.startswith("A-2 was ready to take over")
     assert action.doc
-    assert (action.doc.instances, action.doc.migration, action.doc.state_key) == (others.instances, "", "")
+    assert (action.doc.instances, action.doc.migration, action.doc.state_key_hash) == (others.instances, "", "")
 
 
 def test_a_rehearsal_that_does_not_work_is_one_that_went_back() -> None:
@@ -302,6 +302,85 @@ def test_what_is_kept_runs_and_what_is_held_wishes_nothing() -> None:
     found = act(state, back, sight(state, placement=passing, waited_s=1e6, **held_by("A-2")))
     assert isinstance(found, Hold)
     assert (found.doc.handover, bool(found.doc.held)) == (None, True)
+
+
+def lost_with_the_state(*more: Entry) -> Journal:
+    """Held, because the new one's host is lost after the hand-over."""
+    found = Journal(spec("state"))
+    entries: list[tuple[What, dict[str, Any]]] = [("planned", {}), *(("begun", {"step": s}) for s in TO_VERIFY)]
+    entries += [("rollback", {"said": "h2 is lost"}), ("begun", {"step": "revive"}), ("held", {"said": "h2 is away"})]
+    for number, (what, fields) in enumerate(entries):
+        found = replace(found, entries=(*found.entries, next_entry(found, what, 100.0 + number, "h1", **fields)))
+    for entry in more:
+        found = replace(found, entries=(*found.entries, replace(entry, seq=len(found.entries))))
+    return found
+
+
+TO_VERIFY = ("start", "copy", "hand over", "verify")
+GIVEN_UP = Entry(0, "resolved", 200.0, "ann", "", said="ann gave up what A-2 accepted", resolution="accept_loss")
+AWAY: dict[str, Any] = {"lost": frozenset({"h2"}), "passing": {"A-1": 9.0}, "locked": False, **held_by("A-2")}
+
+
+def given_up(*steps: str) -> Story:
+    return story_of(lost_with_the_state(GIVEN_UP, *(Entry(0, "begun", 201.0, "h1", "", step=s) for s in steps)))
+
+
+def test_what_a_lost_host_has_is_given_up_when_the_old_one_takes_the_lease() -> None:
+    of = spec("state")
+    placement = handing_over(claimed(DOC, of, "k"), of, "A-2", 1)
+    begun = act(of, given_up(), sight(of, placement=placement, **AWAY))
+    assert isinstance(begun, Begin)
+    assert begun.doc
+    assert (begun.step, begun.said) == ("accept loss", GIVEN_UP.said)
+    assert {p.instance: p.reserve for p in begun.doc.instances} == {"A-1": False, "A-2": True}
+    assert isinstance(act(of, given_up("accept loss"), sight(of, **AWAY)), Wait)
+    taken = sight(of, **(AWAY | {"locked": True, **held_by("A-1")}))
+    back = act(of, given_up("accept loss"), taken)
+    assert isinstance(back, Begin)
+    assert back.step == "take back"
+    over = act(of, given_up("accept loss", "take back"), taken)
+    assert isinstance(over, End)
+    assert (over.outcome, over.said) == ("rolled_back", f"h2 is away; {GIVEN_UP.said}")
+    assert over.doc
+    assert [(p.instance, p.reserve) for p in over.doc.instances] == [("A-1", False)]
+
+
+@pytest.mark.parametrize("step", ["", "accept loss"])
+def test_nothing_is_given_up_once_the_new_one_holds_the_lease_again(step: str) -> None:
+    of = spec("state")
+    there = sight(of, **held_by("A-2"))
+    found = act(of, given_up(*filter(None, [step])), there)
+    assert isinstance(found, Begin)
+    assert found.step == "hand back"
+    kept = given_up(*filter(None, [step]), "hand back", "take back")
+    over = act(of, kept, sight(of))
+    assert isinstance(over, End)
+    assert over.said == "h2 is away"
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [{"lost": frozenset()}, {"locked": True, "passing": {}}, {"lost": frozenset({"h1", "h2"})}],
+    ids=["not lost", "may hold the lease", "the old host is lost too"],
+)
+def test_what_was_given_up_is_given_up_only_when_it_must_be(seen: dict[str, Any]) -> None:
+    of = spec("state")
+    locked = {"lease": LeaseDoc("A", 2, "A-2", "h2", state="released")} if seen.get("locked") else {}
+    early = act(of, given_up(), sight(of, **(AWAY | seen | locked)))
+    assert isinstance(early, Wait)
+    late = act(of, given_up(), sight(of, waited_s=20.0, **(AWAY | seen | locked)))
+    assert isinstance(late, Begin)
+    assert late.step == "revive"
+
+
+def test_who_is_to_decide_is_told_of_the_last_way_while_the_new_host_is_lost() -> None:
+    of, held = spec("state"), story_of(lost_with_the_state())
+    lost = act(of, held, sight(of, **AWAY))
+    assert isinstance(lost, Wait)
+    assert lost.why.endswith("if h2 never comes back: `outrider migrate resolve m --back --accept-loss`")
+    there = act(of, held, sight(of, **held_by("A-2")))
+    assert isinstance(there, Wait)
+    assert "accept-loss" not in there.why
 
 
 def test_a_canary_that_is_alone_now_is_still_verified() -> None:
