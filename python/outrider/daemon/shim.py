@@ -74,6 +74,7 @@ def service_of(local: Local, host: str, address: str) -> Service:
             "mode": agent.mode,
             "role": local.role,
             "ports": json.dumps(local.ports, sort_keys=True),
+            "generation": str(local.generation),
         },
         check_id=CHECK_PREFIX + local.instance,
         status=status,

@@ -27,7 +27,10 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Local(msgspec.Struct):
-    """One instance on this host as its runner sees it now. `epoch`: of the lease that it holds, else 0."""
+    """One instance on this host as its runner sees it now. `epoch`: of the lease that it holds, else 0.
+
+    generation: that of the placement which what serves, or last served, was started for
+    """
 
     doc: AgentDoc
     placed: Placed
@@ -39,6 +42,7 @@ class Local(msgspec.Struct):
     restarts: int = 0
     since: float = msgspec.field(default_factory=time.time)
     epoch: int = 0
+    generation: int = 0
 
     @property
     def instance(self) -> str:

@@ -27,6 +27,8 @@ from outrider.host.reports import (
     UptimeReport,
 )
 
+GENERATION = 3  # of every instance, once it is told something
+
 
 def instance(name: str, status: str = "passing", host: str = "gpu1", **more: object) -> InstanceReport:
     """One instance of the test fleet."""
@@ -113,7 +115,8 @@ class Shim:
         if name == "Planner":
             return answer({"error": "Consul lost a write", "hint": "run again"}, 409)
         self.acts(action, name)
-        return answer(ActionReport(action, tuple(i for i in self.instances if name in (i, i.rpartition("-")[0]))))
+        names = tuple(i for i in self.instances if name in (i, i.rpartition("-")[0]))
+        return answer(ActionReport(action, names, dict.fromkeys(names, GENERATION)))
 
     async def _shut_down(self, request: web.Request) -> web.Response:
         self.told.append(("shutdown", ""))
