@@ -12,7 +12,7 @@ import msgspec
 from outrider.cli.output import Progress, count, print_json
 from outrider.cli.parser import UsageError
 from outrider.cli.suggest import unknown
-from outrider.errors import EXIT_FAILED
+from outrider.errors import EXIT_FAILED, ConsulDenied
 from outrider.host.reports import ActionReport, InstanceReport, StatusReport
 from outrider.host.shim_client import ShimClient
 
@@ -48,7 +48,7 @@ def act(args: argparse.Namespace) -> int:
         raise unknown(args.name, report)
     hosts = {item.instance: item.host for item in report.instances}
     began = time.monotonic()
-    told = client.post(f"/v1/agents/{quote(args.name)}/{args.action}", ActionReport)
+    told = _tell(client, report, args)
     left = _wait(client, told, args) if args.wait else {}
     if args.json:
         print_json(Done(told.action, told.instances, left, round(time.monotonic() - began, 3)))
@@ -58,6 +58,15 @@ def act(args: argparse.Namespace) -> int:
         print(f"outrider: {name} is not there after {args.timeout:.0f} s: {how}\n"
               f"  see `outrider logs {name}` on {hosts.get(name, 'its host')}", file=sys.stderr)  # fmt: skip
     return EXIT_FAILED if left else 0
+
+
+def _tell(client: ShimClient, report: StatusReport, args: argparse.Namespace) -> ActionReport:
+    try:
+        return client.post(f"/v1/agents/{quote(args.name)}/{args.action}", ActionReport)
+    except ConsulDenied as error:
+        hosts = sorted({item.host for item in report.instances if args.name in (item.agent, item.instance)})
+        hint = f"a host may change what may run there: ask on {' or '.join(hosts)}, or where a Consul server runs"
+        raise ConsulDenied(error.message, hint=hint) from error
 
 
 def _shut_down(client: ShimClient, *, as_json: bool) -> int:

@@ -54,6 +54,7 @@ class Shim:
         self.told: list[tuple[str, str]] = []
         self.acts: Callable[[str, str], None] = lambda action, name: None
         self.asked: list[str] = []
+        self.denied = ""  # Consul's refusal of what is told, if it refuses that
 
     def change(self, name: str, **more: object) -> None:
         """An instance is otherwise from now on."""
@@ -114,6 +115,8 @@ class Shim:
         self.told.append((action, name))
         if name == "Planner":
             return answer({"error": "Consul lost a write", "hint": "run again"}, 409)
+        if self.denied:
+            return answer({"error": self.denied, "hint": ""}, 403)
         self.acts(action, name)
         names = tuple(i for i in self.instances if name in (i, i.rpartition("-")[0]))
         return answer(ActionReport(action, names, dict.fromkeys(names, GENERATION)))

@@ -46,3 +46,13 @@ def test_an_instance_is_there_when_it_is_as_asked() -> None:
     assert not reached("restart", instance("A-1", "starting", generation=2), 2)
     assert reached("restart", instance("A-1", generation=2), 2)
     assert reached("restart", instance("A-1", generation=3), 2)  # somebody asked once more meanwhile
+
+
+def test_a_host_that_may_not_change_an_agent_says_at_once_which_may(
+    shim: Shim, outrider: Outrider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shim.denied = "the token may not write outrider/placement/Planner"
+    assert outrider("restart", "Planner-1") == 1
+    said = capsys.readouterr().err
+    assert shim.denied in said
+    assert "ask on gpu2, or where a Consul server runs" in said
