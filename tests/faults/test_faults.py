@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from faults.observer import (
     written,
 )
 from faults.runs import line_of
+from faults.scene import Scene
 from faults.small import well, well_for_good
-from faults.suite import hurt, moved
+from faults.suite import hurt, moved, observed
 from hosts.fleet import Fleet, until
 
 SEED = 1
@@ -44,6 +46,19 @@ def test_there_are_never_two_holders_and_nothing_acknowledged_is_lost(small: Fle
     print(line_of(run))
     assert run.verdict.violations == []
     assert all(run.verdict.answered[agent] > 50 for agent in (*SINGLETONS, *FENCED))
+
+
+def test_a_shim_that_hangs_is_killed_and_its_singletons_go_on_under_the_next(small: Fleet) -> None:
+    well_for_good(small)
+    host = Scene(small, random.Random(SEED)).holder()[1]
+
+    def act() -> None:
+        small.on(host, "systemctl kill --kill-who=main --signal=STOP outriderd")
+
+    run = observed(small, SEED, ("freeze_shim",), act)
+    print(line_of(run))
+    assert run.verdict.violations == []
+    assert "Watchdog timeout" in small.on(host, "journalctl --boot --unit outriderd --output cat")
 
 
 def test_a_host_is_drained_without_a_failed_call(small: Fleet, tmp_path: Path) -> None:
