@@ -40,6 +40,8 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
 }
 # Under these no singleton may move.
 HARMLESS = frozenset({"restart_shim", "upgrade_shims", "starve", "flap"})
+# Under these an agent with a dead-man ends and starts again, as documented.
+SHIM_AWAY = frozenset({"restart_shim", "upgrade_shims"})
 
 
 def inject(scene: Scene, *names: str) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
 from hosts.fleet import Fleet
 
 SINGLETONS = ("Counter", "Ledger", "Lone")
+FENCED = ("Clerk",)  # it has a lease too; nobody calls it, so its own lines of work are what is judged
 REPLICATED = ("Echo",)
 STATE = "/var/lib/outrider-agents"
-LINE_BYTES = 400  # more than one, less than four
+LINE_BYTES = 400  # more than one, less than four of those counted
+WORK = re.compile(r"\d+ \S+:\d+")
 OBSERVER = """
 import json, os, sys, threading, time
 os.environ["OUTRIDER_CALLS_TLS"] = "/etc/outrider/calls"
@@ -69,8 +73,15 @@ class Accepted(Struct, frozen=True):
     at_ns: int
 
 
+class Worked(NamedTuple):
+    """One line of work of an agent with a dead-man. `run`: from one start of it to the end of all its processes."""
+
+    at_ns: int
+    run: str
+
+
 class Verdict(Struct):
-    """What came of a run. `violations` are what must never be."""
+    """What came of a run. `violations` are what must never be. What has a dead-man answers by its lines of work."""
 
     violations: list[str] = field(default_factory=list)
     answered: dict[str, int] = field(default_factory=dict)
@@ -102,10 +113,10 @@ class Observer:
 
 
 def written(fleet: Fleet) -> dict[tuple[str, str], int]:
-    """How long each host's files of accepted counts are; by host and path."""
+    """How long each host's files of accepted counts and of work are; by host and path."""
     found = {}
     for host in fleet.lab.machines():
-        text = fleet.on(host, f"stat -c '%s %n' {STATE}/*/accepted 2>/dev/null; true")
+        text = fleet.on(host, f"stat -c '%s %n' {STATE}/*/accepted {STATE}/*/work 2>/dev/null; true")
         for size, path in (line.split() for line in text.splitlines()):
             found[host, path] = int(size)
     return found
@@ -117,18 +128,30 @@ def accepted(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> li
     A migration copies the state, so that the same line may be on several hosts: that is one count.
     `before`: what was `written` at the beginning; of that only the last line or two of each file are read.
     """
-    lines: set[Accepted] = set()
+    lines = {line for text in _since(fleet, agent, before) for line in records(text)}
+    return sorted(lines, key=lambda line: line.at_ns)
+
+
+def _since(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> Iterator[str]:
     for host, path in written(fleet):
         if path.startswith(f"{STATE}/{agent}-"):
-            text = fleet.on(host, f"tail -c +{max(1, before.get((host, path), 0) - LINE_BYTES)} {path}")
-            lines |= set(records(text))
-    return sorted(lines, key=lambda line: line.at_ns)
+            yield fleet.on(host, f"tail -c +{max(1, before.get((host, path), 0) - LINE_BYTES)} {path}")
 
 
 def records(text: str) -> list[Accepted]:
     """The whole ones of a part of such a file. A death in the middle of a line leaves a piece that the next follows."""
     whole = [line[line.rindex("{") :] for line in text.splitlines() if "{" in line and line.endswith("}")]
     return [Accepted(**json.loads(line)) for line in whole]
+
+
+def worked(fleet: Fleet, agent: str, before: dict[tuple[str, str], int]) -> list[Worked]:
+    """What an agent with a dead-man did, on all hosts, in the order of time: they share one monotonic clock."""
+    lines = []
+    for text in _since(fleet, agent, before):
+        # Of the first line a part may be missing, and of the last one.
+        for at_ns, run in (line.split() for line in text.splitlines()[1:] if WORK.fullmatch(line)):
+            lines.append(Worked(int(at_ns), run))
+    return sorted(lines)
 
 
 def judge(fleet: Fleet, seen: list[Seen], before: dict[tuple[str, str], int]) -> Verdict:
@@ -139,11 +162,17 @@ def judge(fleet: Fleet, seen: list[Seen], before: dict[tuple[str, str], int]) ->
         verdict.violations += [f"{agent}: {text}" for text in _overlaps(lines)]
         answered = [call for call in seen if call.agent == agent and not call.error]
         verdict.violations += [f"{agent}: {text}" for text in _lost(lines, answered)]
+    for agent in FENCED:
+        work = worked(fleet, agent, before)
+        verdict.violations += [f"{agent}: {text}" for text in _at_once(work)]
+        meanwhile = [line.at_ns for line in work if line.at_ns >= min((call.sent_ns for call in seen), default=0)]
+        verdict.answered[agent] = len(meanwhile)
+        verdict.longest_gap_s[agent] = _longest_gap_s(meanwhile)
     for agent in (*SINGLETONS, *REPLICATED):
         calls = [call for call in seen if call.agent == agent]
         verdict.answered[agent] = sum(not call.error for call in calls)
         verdict.errors |= {f"{agent} {kind}": n for kind, n in Counter(c.error for c in calls if c.error).items()}
-        verdict.longest_gap_s[agent] = _longest_gap_s([call for call in calls if not call.error])
+        verdict.longest_gap_s[agent] = _longest_gap_s([call.got_ns for call in calls if not call.error])
     return verdict
 
 
@@ -171,6 +200,15 @@ def _lost(lines: list[Accepted], answered: list[Seen]) -> Iterator[str]:
             yield f"{call.token} was counted {tokens[call.token]} times"
 
 
-def _longest_gap_s(answered: list[Seen]) -> float:
-    times = sorted(call.got_ns for call in answered)
-    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0) / 1e9
+def _at_once(work: list[Worked]) -> Iterator[str]:
+    """A run has ended, with all its processes, before the next one's first line."""
+    over: set[str] = set()
+    for earlier, later in itertools.pairwise(work):
+        if earlier.run != later.run:
+            over.add(earlier.run)
+            if later.run in over:
+                yield f"{later.run} worked after {earlier.run} had begun to, at {later.at_ns / 1e9:.3f} s"
+
+
+def _longest_gap_s(times_ns: list[int]) -> float:
+    return max((later - earlier for earlier, later in itertools.pairwise(sorted(times_ns))), default=0) / 1e9

@@ -15,11 +15,20 @@ from hosts.lab.image import CHECKOUT
 
 KEPT = CHECKOUT / "build/faults.jsonl"
 CODE = CHECKOUT / "python/outrider"
-AGENTS = {"Counter": "one standby", "Ledger": "two standbys", "Lone": "no standby", "Echo": "replicated"}
+AGENTS = {
+    "Counter": "one standby",
+    "Ledger": "two standbys",
+    "Lone": "no standby",
+    "Echo": "replicated",
+    "Clerk": "dead-man",
+}
 
 
 class Run(Struct):
-    """One fault, or two at once, and what came of it. `well_s`: from its beginning until all was well again."""
+    """One fault, or two at once, and what came of it. `well_s`: from its beginning until all was well again.
+
+    agent: whose holder was meant to be hurt, if any in particular
+    """
 
     seed: int
     faults: tuple[str, ...]
@@ -27,6 +36,7 @@ class Run(Struct):
     verdict: Verdict
     code: str = ""
     calm_s: float = 0.0
+    agent: str = ""
 
     @property
     def what(self) -> str:
@@ -106,8 +116,13 @@ def table(runs: list[Run]) -> list[str]:
         if alone:
             times = [run.well_s for run in alone]
             cells.append(f"{statistics.median(times):.1f}, {max(times):.1f}")
-            cells += [f"{max(run.verdict.longest_gap_s[agent] for run in alone):.2f}" for agent in AGENTS]
+            cells += [_longest(alone, agent) for agent in AGENTS]
         else:
             cells += ["-"] * (1 + len(AGENTS))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _longest(runs: list[Run], agent: str) -> str:
+    gaps = [gap for run in runs if (gap := run.verdict.longest_gap_s.get(agent)) is not None]
+    return f"{max(gaps):.2f}" if gaps else "-"

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from faults.observer import SINGLETONS
+from faults.observer import FENCED, SINGLETONS
 from hosts.fleet import Fleet, until
 
 HOSTS = ("lab1", "lab2", "lab3")  # the observer calls from lab4
@@ -21,24 +21,26 @@ FOUND_S = 30.0
 class Scene(Struct):
     """A fleet, and the dice that choose in it. `long`: faults last as long as they do in the list of single ones.
 
+    agent: whose holder is hurt where a fault hurts a holder's host; any singleton's if none is named
     consul_alone: for what must not come between another's stop and start of Consul, or snapshot and restore
     """
 
     fleet: Fleet
     rng: random.Random
     long: bool = False
+    agent: str = ""
     over: threading.Event = field(default_factory=threading.Event)
     consul_alone: threading.Lock = field(default_factory=threading.Lock)
 
-    def holder(self, agent: str = "") -> tuple[str, str]:
-        """Instance and host of a singleton's holder, where it may be hurt; any holder if no agent is named."""
+    def holder(self) -> tuple[str, str]:
+        """Instance and host of a singleton's holder, where it may be hurt."""
 
         def found() -> list[tuple[str, str]]:
             rows = self.fleet.status("lab4")["instances"]
-            names = (agent,) if agent else SINGLETONS
+            names = (self.agent,) if self.agent else (*SINGLETONS, *FENCED)
             return [(r["instance"], r["host"]) for r in rows if r["agent"] in names and r["role"] == "holder"]
 
-        there = until(lambda: [item for item in found() if agent or item[1] in HOSTS], FOUND_S)
+        there = until(lambda: [item for item in found() if item[1] in HOSTS], FOUND_S)
         return self.rng.choice(sorted(there))
 
     def host(self) -> str:

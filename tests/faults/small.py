@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from faults.observer import SINGLETONS
+from faults.observer import FENCED, SINGLETONS
 from faults.runs import code
 from hosts.fleet import Fleet, until
 from hosts.lab.image import CHECKOUT
@@ -18,6 +18,7 @@ from hosts.lab.lab import Lab
 FLEET_FILE = CHECKOUT / "tests/faults/fleet.yml"
 MADE_WITH = "made-with"  # in the lab's folder: the code whose fleet runs there
 WELL_S, STILL_S = 120.0, 2.0
+HELD = (*SINGLETONS, *FENCED)
 
 
 @contextmanager
@@ -92,9 +93,9 @@ def well_for_good(fleet: Fleet) -> float:
 def _well_on(fleet: Fleet, host: str) -> bool:
     rows = fleet.status(host)["instances"]
     held = sorted(row["agent"] for row in rows if row["role"] == "holder")
-    return held == sorted(SINGLETONS) and all(row["status"] == "passing" for row in rows)
+    return held == sorted(HELD) and all(row["status"] == "passing" for row in rows)
 
 
 def epochs(fleet: Fleet) -> dict[str, int]:
     """Of each singleton's lease: another one means another holder, or the same anew."""
-    return {agent: fleet.consul("lab4", f"kv/outrider/leases/{agent}?raw")[1]["epoch"] for agent in SINGLETONS}
+    return {agent: fleet.consul("lab4", f"kv/outrider/leases/{agent}?raw")[1]["epoch"] for agent in HELD}

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
 import pytest
 
-from faults.observer import SINGLETONS, Accepted, Observer, Seen, _lost, _overlaps, judge, written
+from faults.observer import (
+    FENCED,
+    SINGLETONS,
+    Accepted,
+    Observer,
+    Seen,
+    Worked,
+    _at_once,
+    _lost,
+    _overlaps,
+    judge,
+    written,
+)
 from faults.runs import line_of
+from faults.scene import Scene
 from faults.small import well, well_for_good
-from faults.suite import hurt, moved
+from faults.suite import hurt, moved, observed
 from hosts.fleet import Fleet, until
 
 SEED = 1
@@ -31,7 +45,20 @@ def test_there_are_never_two_holders_and_nothing_acknowledged_is_lost(small: Fle
     run = hurt(small, SEED, *faults)
     print(line_of(run))
     assert run.verdict.violations == []
-    assert all(run.verdict.answered[agent] > 50 for agent in SINGLETONS)
+    assert all(run.verdict.answered[agent] > 50 for agent in (*SINGLETONS, *FENCED))
+
+
+def test_a_shim_that_hangs_is_killed_and_its_singletons_go_on_under_the_next(small: Fleet) -> None:
+    well_for_good(small)
+    host = Scene(small, random.Random(SEED)).holder()[1]
+
+    def act() -> None:
+        small.on(host, "systemctl kill --kill-who=main --signal=STOP outriderd")
+
+    run = observed(small, SEED, ("freeze_shim",), act)
+    print(line_of(run))
+    assert run.verdict.violations == []
+    assert "Watchdog timeout" in small.on(host, "journalctl --boot --unit outriderd --output cat")
 
 
 def test_a_host_is_drained_without_a_failed_call(small: Fleet, tmp_path: Path) -> None:
@@ -66,6 +93,8 @@ def test_the_judge_finds_what_it_is_there_for() -> None:
     assert list(_lost([one, other], [answered])) == []
     assert list(_lost([other], [answered]))
     assert list(_lost([one, one], [answered]))
+    assert list(_at_once([Worked(1, "A@h1:1"), Worked(2, "A@h1:1"), Worked(3, "A@h2:3"), Worked(4, "A@h2:3")])) == []
+    assert list(_at_once([Worked(1, "A@h1:1"), Worked(3, "A@h2:3"), Worked(4, "A@h1:1"), Worked(5, "A@h2:3")]))
     assert moved({"Counter": 1, "Ledger": 2, "Lone": 3}, {"Counter": 1, "Ledger": 3, "Lone": 3}) == [
         "Ledger failed over without need"
     ]

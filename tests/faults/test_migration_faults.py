@@ -38,13 +38,14 @@ def test_a_driver_that_stood_still_finds_that_another_has_gone_on(small: Fleet) 
         moving.ask("--verify-s", "2", "--undecided", "accept", "--approvals", "1")
         until(lambda: "must approve" in moving.report()["waits"] or moving.rows("copy"), END_S, moving.text)
         stopped = time.monotonic()
-        small.on(moving.driver, f"kill -STOP {shim}")
+        # Who stands still for so long is killed by systemd otherwise, and is to wake up here.
+        small.on(moving.driver, f"systemctl service-watchdogs no; kill -STOP {shim}")
         try:
             moving.say("approve")
             moving.begun("hand over")
             time.sleep(max(0.0, stopped + FROZEN_S - time.monotonic()))
         finally:
-            small.on(moving.driver, f"kill -CONT {shim}")
+            small.on(moving.driver, f"kill -CONT {shim}; systemctl service-watchdogs yes")
         assert moving.ended()["state"] == "finalised"
 
     under_eyes(moving, act)

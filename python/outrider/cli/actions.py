@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
 from urllib.parse import quote
 
 import msgspec
@@ -13,14 +12,13 @@ import msgspec
 from outrider.cli.output import Progress, count, print_json
 from outrider.cli.parser import UsageError
 from outrider.cli.suggest import unknown
-from outrider.errors import EXIT_FAILED
+from outrider.errors import EXIT_FAILED, ConsulDenied
 from outrider.host.reports import ActionReport, InstanceReport, StatusReport
 from outrider.host.shim_client import ShimClient
 
 POLL_S = 0.05
 WELL = ("passing", "warning")  # it serves; what it lacks is another agent
 DRAIN_S = 120.0
-Instances = Mapping[str, InstanceReport]
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -48,18 +46,27 @@ def act(args: argparse.Namespace) -> int:
     report = client.get("/v1/status", StatusReport)
     if not any(args.name in (item.agent, item.instance) for item in report.instances):
         raise unknown(args.name, report)
-    before = {item.instance: item for item in report.instances}
+    hosts = {item.instance: item.host for item in report.instances}
     began = time.monotonic()
-    told = client.post(f"/v1/agents/{quote(args.name)}/{args.action}", ActionReport)
-    left = _wait(client, told, before, args) if args.wait else {}
+    told = _tell(client, report, args)
+    left = _wait(client, told, args) if args.wait else {}
     if args.json:
         print_json(Done(told.action, told.instances, left, round(time.monotonic() - began, 3)))
     elif not args.wait:
         print(f"{told.action} is asked for: {', '.join(told.instances)}")
     for name, how in () if args.json else left.items():
-        print(f"outrider: {name} is not there after {args.timeout:.0f} s: {how}\n  see `outrider logs {name}`",
-              file=sys.stderr)  # fmt: skip
+        print(f"outrider: {name} is not there after {args.timeout:.0f} s: {how}\n"
+              f"  see `outrider logs {name}` on {hosts.get(name, 'its host')}", file=sys.stderr)  # fmt: skip
     return EXIT_FAILED if left else 0
+
+
+def _tell(client: ShimClient, report: StatusReport, args: argparse.Namespace) -> ActionReport:
+    try:
+        return client.post(f"/v1/agents/{quote(args.name)}/{args.action}", ActionReport)
+    except ConsulDenied as error:
+        hosts = sorted({item.host for item in report.instances if args.name in (item.agent, item.instance)})
+        hint = f"a host may change what may run there: ask on {' or '.join(hosts)}, or where a Consul server runs"
+        raise ConsulDenied(error.message, hint=hint) from error
 
 
 def _shut_down(client: ShimClient, *, as_json: bool) -> int:
@@ -75,7 +82,7 @@ def _shut_down(client: ShimClient, *, as_json: bool) -> int:
     return 0 if ended.stopped else EXIT_FAILED
 
 
-def _wait(client: ShimClient, told: ActionReport, before: Instances, args: argparse.Namespace) -> dict[str, str]:
+def _wait(client: ShimClient, told: ActionReport, args: argparse.Namespace) -> dict[str, str]:
     """Wait until every instance is as asked; returns those that are not, and how they are."""
     left = dict.fromkeys(told.instances, "unknown")
     began = time.monotonic()
@@ -85,7 +92,7 @@ def _wait(client: ShimClient, told: ActionReport, before: Instances, args: argpa
         took_s = time.monotonic() - began
         for name in sorted(left):
             left[name] = _how(now.get(name))
-            if reached(told.action, now.get(name), before.get(name)):
+            if reached(told.action, now.get(name), told.generations.get(name, 0)):
                 del left[name]
                 progress.clear()
                 if not args.json:
@@ -103,13 +110,12 @@ def _how(item: InstanceReport | None) -> str:
     return f"{item.status}, {item.detail}" if item.detail not in ("", item.status) else item.status
 
 
-def reached(action: str, now: InstanceReport | None, before: InstanceReport | None) -> bool:
-    """Whether an instance is as the action wants it. After a restart it must be another process, or passing anew."""
+def reached(action: str, now: InstanceReport | None, generation: int) -> bool:
+    """Whether an instance, on whatever host, is as the action wants it. After a restart it is of that generation."""
     if now is None:
         return False
     if action == "stop":
         return now.status == "stopped"
     if action == "start":
         return now.status in WELL
-    anew = before is None or now.pid != before.pid or now.since > before.since
-    return now.status in WELL and anew
+    return now.status in WELL and now.generation >= generation

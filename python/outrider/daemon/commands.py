@@ -43,12 +43,12 @@ async def act(shim: Shim, name: str, action: Action) -> ActionReport:
     loop = asyncio.get_running_loop()
     for attempt in range(TRIES):
         try:
-            await loop.run_in_executor(None, _write, shim, agent, instances, action)
+            generations = await loop.run_in_executor(None, _write, shim, agent, instances, action)
             break
         except ConsulConflict:
             if attempt == TRIES - 1:
                 raise
-    return ActionReport(action, tuple(instances))
+    return ActionReport(action, tuple(generations), generations)
 
 
 def _find(shim: Shim, name: str) -> tuple[str, list[str]]:
@@ -61,7 +61,7 @@ def _find(shim: Shim, name: str) -> tuple[str, list[str]]:
     raise UnknownAgent(f"no agent or instance {name} in the fleet", hint="`outrider agents` lists them")
 
 
-def _write(shim: Shim, agent: str, instances: list[str], action: Action) -> None:
+def _write(shim: Shim, agent: str, instances: list[str], action: Action) -> dict[str, int]:
     key = PLACEMENT + agent
     doc, index = kv.get_doc(shim.consul, key, PlacementDoc)
     if doc is None:
@@ -71,3 +71,4 @@ def _write(shim: Shim, agent: str, instances: list[str], action: Action) -> None
         raise OutriderError(f"{agent} is being moved by migration {doc.migration}", hint=hint)
     placed = tuple(changed(item, action) if item.instance in instances else item for item in doc.instances)
     kv.put_docs(shim.consul, [kv.Change(key, replace(doc, instances=placed), index)])
+    return {item.instance: item.generation for item in placed if item.instance in instances}

@@ -19,6 +19,7 @@ def instance_reports(shim: Shim) -> list[InstanceReport]:
     served = {(i.instance, i.host): i for entry in shim.publisher.entries.values() for i in entry.instances}
     served |= {(i.instance, i.host): i for instances in shim.publisher.standbys.values() for i in instances}
     outputs = {(check.service_id, check.node): check.output for check in view.critical if check.service_id}
+    services = {(service.id, node): service for node, found in view.members.items() for service in found}
     reports = [local_report(shim, name) for name in shim.locals]
     for placement in view.placements.values():
         for placed in placement.instances:
@@ -28,6 +29,7 @@ def instance_reports(shim: Shim) -> list[InstanceReport]:
             output = outputs.get((placed.instance, placed.host), "")
             said = "stopped" if placed.state == "stopped" else status_said(output)
             lacks = shim.degradation.reasons.get(placed.instance, "")
+            service = services.get((placed.instance, placed.host))
             reports.append(
                 InstanceReport(
                     agent=placement.agent,
@@ -42,6 +44,7 @@ def instance_reports(shim: Shim) -> list[InstanceReport]:
                     since=instance.since if instance else 0.0,
                     age_s=age,
                     detail=output or (lacks if instance else "not registered"),
+                    generation=int(service.meta.get("generation") or 0) if service else 0,
                 )
             )
     return sorted(reports, key=lambda report: report.instance)
@@ -78,4 +81,5 @@ def local_report(shim: Shim, name: str) -> InstanceReport:
         detail=local.detail,
         pid=local.pid,
         restarts=local.restarts,
+        generation=local.generation,
     )

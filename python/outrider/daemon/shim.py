@@ -76,6 +76,7 @@ def service_of(local: Local, host: str, address: str) -> Service:
             "role": local.role,
             "ports": json.dumps(local.ports, sort_keys=True),
             **({} if local.vram_mib is None else {VRAM: str(local.vram_mib)}),
+            "generation": str(local.generation),
         },
         check_id=CHECK_PREFIX + local.instance,
         status=status,

@@ -111,7 +111,7 @@ def prepare(launch: Launch, doc: AgentDoc, placed: Placed, config: Config) -> No
         if folders.calls.is_dir():
             _give_to(launch.user, [folders.calls])
     except OSError as error:
-        raise HostError(f"{launch.instance}: {error.filename}: {error.strerror}") from error
+        raise HostError(f"{launch.instance}: {error.filename or config.state_dir}: {error.strerror}") from error
 
 
 def _argv(agent: Agent, folders: Folders, config: Config, ports: Mapping[str, int]) -> tuple[str, ...]:

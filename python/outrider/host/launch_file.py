@@ -46,7 +46,7 @@ def hand_over(state_dir: Path, launch: Launch, user: str) -> Path:
             if uid not in (0, os.geteuid()):
                 grant_folder(calls, uid)
     except OSError as error:
-        raise HostError(f"{launch.instance}: {error.filename}: {error.strerror}") from error
+        raise HostError(f"{launch.instance}: {error.filename or state_dir}: {error.strerror}") from error
     return path
 
 

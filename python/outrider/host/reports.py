@@ -16,7 +16,10 @@ def status_said(output: str) -> InstanceStatus:
 
 
 class InstanceReport(Struct, frozen=True):
-    """One instance. `since`: Unix seconds of its last change; `age_s`: age of this knowledge; `detail`: why."""
+    """One instance. `since`: Unix seconds of its last change; `age_s`: age of this knowledge; `detail`: why.
+
+    generation: the restarts that had been asked for when what serves, or last served, was started
+    """
 
     agent: str
     instance: str
@@ -32,6 +35,7 @@ class InstanceReport(Struct, frozen=True):
     detail: str = ""
     pid: int | None = None
     restarts: int = 0
+    generation: int = 0
 
 
 class Summary(Struct, frozen=True):
@@ -70,10 +74,11 @@ class DoctorReport(Struct, frozen=True):
 
 
 class ActionReport(Struct, frozen=True):
-    """Answer to start, stop and restart: the instances that were told."""
+    """Answer to start, stop and restart: the instances that were told, and the generation of each from now on."""
 
     action: str
     instances: tuple[str, ...]
+    generations: dict[str, int] = {}
 
 
 class CallRow(Struct, frozen=True):

@@ -121,6 +121,7 @@ class Runner:
         self._probing: Probing | None = None
         role: Role = "replica" if doc.agent.mode == "replicated" else "standby"
         self.local = Local(doc, placed, role=role, ports=dict(kept.ports) if kept else {})
+        self.local.generation = kept.placed.generation if kept else 0
         self.task = asyncio.get_running_loop().create_task(self.keep(), name=placed.instance)
 
     def tell(self, doc: AgentDoc, placed: Placed) -> None:
@@ -495,6 +496,8 @@ class Runner:
             self._mark("starting", f"starting: {detail}")
 
     def _mark_well(self) -> None:
+        if self._kept:
+            self.local.generation = self._kept.placed.generation
         lacking = self._turns.lacks(self.local.instance)
         self._mark("warning", lacking) if lacking else self._mark("passing", COLD if self._waits else "ok")
 

@@ -30,6 +30,7 @@ class Local(msgspec.Struct):
     """One instance on this host as its runner sees it now. `epoch`: of the lease that it holds, else 0.
 
     vram_mib: GPU memory that it uses, while it is being moved and that can be measured
+    generation: that of the placement which what serves, or last served, was started for
     """
 
     doc: AgentDoc
@@ -43,6 +44,7 @@ class Local(msgspec.Struct):
     since: float = msgspec.field(default_factory=time.time)
     epoch: int = 0
     vram_mib: int | None = None
+    generation: int = 0
 
     @property
     def instance(self) -> str:

@@ -27,6 +27,8 @@ from outrider.host.reports import (
     UptimeReport,
 )
 
+GENERATION = 3  # of every instance, once it is told something
+
 
 def instance(name: str, status: str = "passing", host: str = "gpu1", **more: object) -> InstanceReport:
     """One instance of the test fleet."""
@@ -52,6 +54,7 @@ class Shim:
         self.told: list[tuple[str, str]] = []
         self.acts: Callable[[str, str], None] = lambda action, name: None
         self.asked: list[str] = []
+        self.denied = ""  # Consul's refusal of what is told, if it refuses that
 
     def change(self, name: str, **more: object) -> None:
         """An instance is otherwise from now on."""
@@ -112,8 +115,11 @@ class Shim:
         self.told.append((action, name))
         if name == "Planner":
             return answer({"error": "Consul lost a write", "hint": "run again"}, 409)
+        if self.denied:
+            return answer({"error": self.denied, "hint": ""}, 403)
         self.acts(action, name)
-        return answer(ActionReport(action, tuple(i for i in self.instances if name in (i, i.rpartition("-")[0]))))
+        names = tuple(i for i in self.instances if name in (i, i.rpartition("-")[0]))
+        return answer(ActionReport(action, names, dict.fromkeys(names, GENERATION)))
 
     async def _shut_down(self, request: web.Request) -> web.Response:
         self.told.append(("shutdown", ""))

@@ -60,4 +60,4 @@ def test_the_table_has_a_row_for_each_fault() -> None:
     rows = table([a_run(0, "wipe"), a_run(1, "wipe", well_s=4.0), a_run(2, "wipe", "starve")])
     assert len(rows) == 2 + len(FAULTS)
     found = next(row for row in rows if row.startswith("| Consul's data lost"))
-    assert found.endswith("| 2 | 1 | 3.0, 4.0 | 0.10 | 0.20 | 0.30 | 0.40 |")
+    assert found.endswith("| 2 | 1 | 3.0, 4.0 | 0.10 | 0.20 | 0.30 | 0.40 | - |")

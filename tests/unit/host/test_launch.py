@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 import sys
 from pathlib import Path
@@ -172,6 +173,16 @@ def test_a_folder_that_cannot_be_made_is_named(config: Config) -> None:
     config.state_dir.write_text("a file where a folder should be")
     with pytest.raises(HostError, match=str(config.state_dir)):
         prepared(config, module="echo")
+
+
+def test_a_disk_that_takes_nothing_more_is_named_by_its_folder(config: Config) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # what fails is a write: it names no file
+    try:
+        with pytest.raises(HostError, match=f"Echo-1: {config.state_dir}: "):
+            prepared(config, module="echo")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_with_a_unit_of_its_own_an_agent_has_its_units_folder_and_home(tmp_path: Path) -> None:
