@@ -44,6 +44,7 @@ while True:
 def rows(folder: Path) -> int:
     """How many transactions the ledger has; it must be whole."""
     with sqlite3.connect(folder / "ledger.db") as database:
+        database.execute("BEGIN")  # both as they were at one moment: it writes meanwhile
         (a,), (b,) = (database.execute(f"SELECT count(*) FROM {table}").fetchone() for table in "ab")
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
