@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from integration.shim.migrating import Fleet, ledger
 from outrider.errors import MigrationRefused
@@ -45,7 +44,7 @@ def held(fleet: Fleet) -> None:
     for what, step in [("planned", ""), ("begun", "start"), ("begun", "copy"), ("begun", "hand over"),
                        ("begun", "verify"), ("rollback", ""), ("begun", "revive"), ("held", "")]:  # fmt: skip
         entry = next_entry(journal, what, 2.0, "local", step=step, said="h2 is away")  # type: ignore[arg-type]
-        journal = replace(journal, entries=(*journal.entries, entry))
+        journal = journal.followed_by(entry)
     doc = edits.handing_over(edits.claimed(before, SPEC, "k"), SPEC, "Ledger-2", 1)
     _, index = kv.get_doc(consul, PLACEMENT + "Ledger", type(doc))
     changes = [kv.Change(PLACEMENT + "Ledger", edits.held(doc, "h2 is away"), index), spec_change(SPEC)]

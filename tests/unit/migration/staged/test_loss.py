@@ -20,7 +20,7 @@ def journal() -> Journal:
     found = Journal(SPEC)
     for number, step in enumerate(("start", "copy", "hand over", "verify")):
         entry = next_entry(found, "begun", 1_700_000_000.0 + number, "h1", step=step)
-        found = replace(found, entries=(*found.entries, entry))
+        found = found.followed_by(entry)
     return found
 
 
