@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.shim.shim_host import SMALL
 from outrider.discovery.reader import Catalogue
 
 if TYPE_CHECKING:
@@ -56,19 +57,21 @@ def test_lookups_go_on_without_consul_and_say_their_age(serving: ShimHost) -> No
     assert said.count("answers again") == said.count("instances run on") >= 1
 
 
-def test_a_wiped_consul_gets_everything_back(serving: ShimHost) -> None:
-    before = pids(serving)
-    for n in range(50):  # a Consul of some age: one that starts anew has lower indexes
-        serving.consul.client.put(f"/v1/kv/age/{n}", b"")
-    serving.write()
-    serving.consul.wipe()
-    serving.consul.start()
-    serving.wait(lambda: "lost the fleet's documents" in serving.log.read_text())
-    assert all(serving.served(name) for name in NAMES)
-    serving.write()
-    serving.wait(lambda: serving.passing(*NAMES))
-    assert {service.meta["version"] for service in serving.services().values() if service.meta.get("agent")} == {"v1"}
-    assert pids(serving) == before
+def test_a_wiped_consul_gets_everything_back(host: ShimHost) -> None:
+    for n in range(50):  # a Consul of some age, as its documents tell: one that starts anew has lower indexes
+        host.consul.client.put(f"/v1/kv/age/{n}", b"")
+    host.publish(dict.fromkeys(NAMES, SMALL))
+    host.start()
+    host.wait(lambda: host.passing(*NAMES))
+    before = pids(host)
+    host.consul.wipe()
+    host.consul.start()
+    host.wait(lambda: "lost the fleet's documents" in host.log.read_text())
+    assert all(host.served(name) for name in NAMES)
+    host.write()
+    host.wait(lambda: host.passing(*NAMES))
+    assert {service.meta["version"] for service in host.services().values() if service.meta.get("agent")} == {"v1"}
+    assert pids(host) == before
 
 
 def test_shutdown_leaves_no_process_and_no_service(serving: ShimHost) -> None:
