@@ -81,7 +81,7 @@ async def main():
     await asyncio.gather(*under_way)
 asyncio.run(main())
 """
-SERVICE = f"[Service]\nExecStart={PYTHON} {PROGRAM}\nRestart=always\n"
+SERVICE = f"[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart={PYTHON} {PROGRAM}\nRestart=always\n"
 
 
 def peers(fleet: Fleet, rounds: int, end: float, kept: Samples) -> None:
