@@ -152,9 +152,10 @@ def rollback_s(found: Migrated, calls: list[Seen]) -> float | None:
 
 
 def line_of(found: Migrated) -> str:
-    """How it went, with the milliseconds of each step."""
+    """How it went, with the milliseconds of each step, and why it went back."""
     took = ", ".join(f"{step} {took_s * 1e3:.0f}" for step, took_s in steps(found))
-    return f"{found.outcome} after {found.entries[-1]['at'] - found.asked:.2f} s: {took}"
+    why = next((f"; {entry.get('said')}" for entry in found.entries if entry["what"] == "rollback"), "")
+    return f"{found.outcome} after {found.entries[-1]['at'] - found.asked:.2f} s: {took}{why}"
 
 
 def steps(found: Migrated) -> Iterator[tuple[str, float]]:

@@ -53,20 +53,27 @@ def _of_calls(
     few = Signal("probes", bad, n, P0_PROBES)
     if now is None:
         return (few,)
-    calls = _since(errors_since, now)
-    if calls.calls < FEW and not calls.failed:
-        return (few,)  # it is called too seldom to be judged by its calls
     known = baseline if baseline and baseline.calls >= FEW else None
-    p0 = tolerated(known.failed, known.calls) if known else P0_UNKNOWN
-    # With nothing to compare it with it may be found bad, but not good: as if most of its samples were missing.
-    missing = 0 if known else calls.calls + 1
-    found = [Signal("errors", min(calls.failed, calls.calls), calls.calls, p0, missing)]
+    calls = _since(errors_since, now)
+    # Callers soon leave one alone that fails: that it was not called since does not make up for how it did before.
+    earlier = [_errors("errors since its start", known, now)] if now.failed > calls.failed else []
+    if calls.calls < FEW and not calls.failed:
+        return (few, *earlier)  # it is called too seldom to be judged by its calls
+    found = [_errors("errors", known, calls), *earlier]
     if known and sum(known.buckets) >= FEW and now.buckets:
         limit = slow_from(known.buckets)
         before, n = sum(known.buckets[limit:]), sum(known.buckets)
         buckets = _since(slow_since, now).buckets
         found.append(Signal("slow calls", sum(buckets[limit:]), sum(buckets), tolerated(before, n)))
     return tuple(found)
+
+
+def _errors(name: str, known: Counts | None, calls: Counts) -> Signal:
+    """Failed calls beside those of the baseline."""
+    p0 = tolerated(known.failed, known.calls) if known else P0_UNKNOWN
+    # With nothing to compare it with it may be found bad, but not good: as if most of its samples were missing.
+    missing = 0 if known else calls.calls + 1
+    return Signal(name, min(calls.failed, calls.calls), calls.calls, p0, missing)
 
 
 def _since(then: Counts | None, now: Counts) -> Counts:

@@ -65,6 +65,17 @@ def test_what_went_well_with_a_few_calls_does_not_speak_for_all() -> None:
     assert judge(signals(canary, failing, (0, 0), canary, canary), over=False).word == "rollback"
 
 
+def test_one_that_callers_left_alone_because_it_failed_is_not_well_for_that() -> None:
+    before = Counts(10_000, 10, buckets(b2=10_000))
+    canary = Counts(14, 6, buckets(b2=14))
+    for now in (canary, Counts(15, 6, buckets(b2=15)), Counts(60, 6, buckets(b2=60))):
+        assert judge(signals(before, now, (0, 10), canary, canary), over=False).word == "rollback"
+    assert judge(signals(before, canary, (0, 10), None, None), over=False).word == "rollback"
+    # One bad call of the canary is no reason when all later ones are well.
+    blip = Counts(14, 1, buckets(b2=14))
+    assert judge(signals(before, Counts(1_014, 1, buckets(b2=1_014)), (0, 10), blip, blip), over=True).word == "go"
+
+
 def test_without_a_baseline_only_many_errors_speak_against_it() -> None:
     found = signals(None, Counts(100, 5, buckets(b2=100)), (0, 0))
     assert [signal.name for signal in found] == ["errors"]
