@@ -162,10 +162,11 @@ def judge(fleet: Fleet, seen: list[Seen], before: dict[tuple[str, str], int]) ->
         verdict.violations += [f"{agent}: {text}" for text in _overlaps(lines)]
         answered = [call for call in seen if call.agent == agent and not call.error]
         verdict.violations += [f"{agent}: {text}" for text in _lost(lines, answered)]
+    began_ns = min((call.sent_ns for call in seen), default=0)
     for agent in FENCED:
         work = worked(fleet, agent, before)
         verdict.violations += [f"{agent}: {text}" for text in _at_once(work)]
-        meanwhile = [line.at_ns for line in work if line.at_ns >= min((call.sent_ns for call in seen), default=0)]
+        meanwhile = [line.at_ns for line in work if line.at_ns >= began_ns]
         verdict.answered[agent] = len(meanwhile)
         verdict.longest_gap_s[agent] = _longest_gap_s(meanwhile)
     for agent in (*SINGLETONS, *REPLICATED):
