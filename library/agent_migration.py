@@ -37,7 +37,8 @@ options:
   consul_ca_file: {description: CA certificate for https., type: path}
   state:
     description:
-      - V(planned) - only shown; V(rehearsed) - up to the cutover, within a day; V(staged) - well, the cutover waits.
+      - V(planned) - only shown; V(rehearsed) - tried up to the cutover, within a day.
+      - V(staged) - the new instance is well, the cutover waits for an approval.
       - V(cutover) - approved, and done; V(verified), V(finalised) - judged well, and the old instance gone.
       - V(rolled_back), V(absent) - what is under way went back; with V(rolled_back) it is an error that nothing could.
     type: str
@@ -53,8 +54,10 @@ author: [The Outrider authors]
 EXAMPLES = r"""
 - name: Move an agent
   agent_migration: {agents: [Memory], to: gpu2, why: a new disk}
-- name: Warm up what changed; O(state=cutover) then cuts over, and goes back by itself if it is worse
+- name: Warm up what changed; the cutover waits
   agent_migration: {definition: "{{ checked.definition }}", releases: "{{ packed.digests }}", state: staged}
+- name: Cut over, and back by itself if it is worse
+  agent_migration: {agents: [Memory], state: cutover}
 """
 
 RETURN = r"""
@@ -86,11 +89,14 @@ ARGUMENTS: dict[str, Any] = {
     "agents": {"type": "list", "elements": "str"},
     **{name: {"type": "str"} for name in ("tier", "host", "migration", "to", "instance")},
     **{name: {"type": "float"} for name in ("canary", "canary_s", "verify_s")},
-    **{name: {"type": kind} for name, kind in {"definition": "dict", "readable": "bool", "approvals": "int"}.items()},
+    "definition": {"type": "dict"},
     "releases": {"type": "dict", "default": {}},
     "undecided": {"type": "str", "choices": ["hold", "rollback", "accept"]},
+    "approvals": {"type": "int"},
+    "readable": {"type": "bool"},
     "releases_dir": {"type": "path", "default": "/opt/outrider/releases"},
-    **{name: {"type": "str", "default": ""} for name in ("override", "why")},
+    "override": {"type": "str", "default": ""},
+    "why": {"type": "str", "default": ""},
     "wait_s": {"type": "float", "default": 600.0},
     "consul_host": {"type": "str", "default": "127.0.0.1"},
     "consul_port": {"type": "int", "default": 8500},

@@ -51,7 +51,7 @@ def test_check_mode_and_diff_are_declared(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_is_thin(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 121
+    assert len(path.read_text().splitlines()) <= 130
 
 
 def test_ansible_doc_renders_every_module() -> None:
