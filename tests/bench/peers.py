@@ -32,7 +32,7 @@ from outrider.host.peers.votes import to_next_beat
 
 NAMES = ("server1", "server2", "server3", "client")
 HOSTS = {name: f"127.0.0.{number + 1}" for number, name in enumerate(NAMES)}
-GOSSIP = {"probe_interval": "300ms", "probe_timeout": "150ms", "gossip_interval": "60ms", "suspicion_mult": 3}
+GOSSIP = {"probe_interval": "250ms", "probe_timeout": "125ms", "gossip_interval": "60ms", "suspicion_mult": 3}
 EVENT = "outrider-bench"
 # What is not known after this is counted as such: it is no help any more.
 GIVE_UP_S = 10.0

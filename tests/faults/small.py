@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ def _environment(folder: Path) -> Iterator[None]:
 
 def well(fleet: Fleet) -> bool:
     """Every host sees every instance passing, one holder of each singleton, and Consul has all its servers."""
-    with suppress(ValueError, KeyError, LookupError):
+    # A host that has just been started has neither a Consul that can be asked nor a shim.
+    with suppress(ValueError, KeyError, LookupError, subprocess.CalledProcessError):
         status, found = fleet.consul("lab4", "operator/autopilot/health")
         return status == 200 and found["Healthy"] and all(_well_on(fleet, host) for host in fleet.lab.machines())
     return False

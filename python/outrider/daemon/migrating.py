@@ -116,6 +116,10 @@ class Migrations:
             self._loop.create_task(old, name="old migrations"),
         )
 
+    def ask_again(self) -> None:
+        """A host was lost, maybe the one that was to answer."""
+        self._watch.ask_again()
+
     async def stop(self) -> None:
         """Leave every migration where it is: the next driver goes on."""
         tasks = [*self._tasks, *self._drives.values()]

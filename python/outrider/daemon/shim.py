@@ -53,6 +53,9 @@ from outrider.registry.watch import Contact
 log = logging.getLogger("outrider.shim")
 
 TICK_S = 1.0
+# After a host was lost: what is asked through this host's Consul agent may hang on that one's server, unnoticed, for as
+# long as a question waits, 10 s. So it is asked anew when gossip knows of the loss, and when a new leader is elected.
+ASK_AGAIN_S = (1.5, 5.0)
 
 
 def service_of(local: Local, host: str, address: str) -> Service:
@@ -106,8 +109,7 @@ class Shim:
         )
         self.publisher = Publisher(self._writer, self._picture)
         self.registrar = Registrar(self.consul, self._executor, config.host, lambda: self.feed.view.critical)
-        self.peering = Peering(config, lambda: self.targets.peers, self.publisher.changed)
-        consuls = [self.consul, *(connect(address) for address in config.consul.server_addresses())]
+        self.peering = Peering(config, lambda: self.targets.peers, self._peers_changed)
         self.move_keys = MoveKeys(
             self.consul,
             self._executor,
@@ -118,11 +120,12 @@ class Shim:
         )
         self.singletons = Singletons(
             config,
-            consuls,
+            [config.consul.address(), *config.consul.server_addresses()],
             self.peering.peers,
             lambda: self.feed.view,
             self.locals,
             self._lease_changed,
+            lambda: {self.targets.peers.get(host, host) for host in self._lost_hosts},
             self.move_keys.key_of,
         )
         self.targets = Targets(self.consul, config)
@@ -170,6 +173,7 @@ class Shim:
         self.reachable = True
         self.confirmed_at = 0.0
         self._lost_at = 0.0
+        self._lost_hosts: frozenset[str] = frozenset()  # as the peers say
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -339,6 +343,18 @@ class Shim:
         self.peering.consul_says(self.feed.view.critical)
         self.singletons.members_changed()
         self.publisher.changed()
+
+    def _peers_changed(self) -> None:
+        before, self._lost_hosts = self._lost_hosts, self.peering.evidence.hosts
+        if self._lost_hosts - before:
+            self.singletons.keeper.ask_again()
+            for delay_s in ASK_AGAIN_S:
+                asyncio.get_running_loop().call_later(delay_s, self._ask_again)
+        self.publisher.changed()
+
+    def _ask_again(self) -> None:
+        for follower in (self.feed, self.targets, self.migrations):
+            follower.ask_again()
 
     def _contact(self, contact: Contact) -> None:
         """Say it once when Consul goes, and once when it is back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from outrider.daemon.handover import Handovers
 from outrider.discovery.feed import View
@@ -17,7 +17,8 @@ from outrider.host.config import Config
 from outrider.host.peers import Peers
 from outrider.host.publisher import SUSPICION, instance_of_service
 from outrider.host.state import Local
-from outrider.registry.client import Consul
+from outrider.registry.address import Address
+from outrider.registry.client import connect
 from outrider.registry.layout import MoveDoc, Placed, PlacementDoc
 from outrider.registry.leases import Lease, Member
 
@@ -30,17 +31,20 @@ SETTLED_TICKS = 10
 class Singletons:
     """Of one host. `changed` is called with a Local whose role or epoch is another; None when leases elsewhere are.
 
+    addresses: of Consul's agents, that of this host first
+    lost: addresses of hosts that are lost now
     key_of: as MoveKeys says it
     """
 
     def __init__(
         self,
         config: Config,
-        consuls: Sequence[Consul],
+        addresses: Sequence[Address],
         peers: Peers | None,
         view: Callable[[], View],
         locals_: Mapping[str, Local],
         changed: Callable[[Local | None], None],
+        lost: Callable[[], Container[str]],
         key_of: Callable[[PlacementDoc], MoveDoc | None],
     ) -> None:
         self._config = config
@@ -52,7 +56,7 @@ class Singletons:
         self._closed: set[str] = set()  # because their agents are held
         self._vacant_since: dict[str, float] = {}
         self.keeper = LeaseKeeper(
-            consuls[0],
+            connect(*addresses, avoid=lost),
             host=config.host,
             runtime_dir=config.runtime_dir,
             state_dir=config.state_dir,
@@ -60,7 +64,7 @@ class Singletons:
         )
         self.handovers = Handovers(self.keeper, config, self._well_instance, key_of)
         ask = Failsafe(peers, self.keeper.promise).ask_members if peers else None
-        self.confirming = Confirming(self.keeper, consuls, config.host, ask)
+        self.confirming = Confirming(self.keeper, [connect(address) for address in addresses], config.host, ask)
 
     @property
     def leases(self) -> Mapping[str, Lease]:

@@ -106,6 +106,10 @@ class Targets:
         """Follow Consul from here on."""
         self._watch.start()
 
+    def ask_again(self) -> None:
+        """A host was lost, maybe the one that was to answer."""
+        self._watch.ask_again()
+
     async def stop(self) -> None:
         """Stop the watch and wait for its thread."""
         await asyncio.to_thread(self._watch.stop)

@@ -93,6 +93,11 @@ class Feed:
             watch.start()
         self._tasks.append(self._loop.create_task(self._keep_members(), name="feed members"))
 
+    def ask_again(self) -> None:
+        """A host was lost, maybe the one that was to answer."""
+        for watch in self._watches:
+            watch.ask_again()
+
     async def stop(self) -> None:
         """Stop every watch and wait for its thread."""
         for task in self._tasks:

@@ -88,6 +88,10 @@ class LeaseKeeper:
         self._view.start()
         self.session.start()
 
+    def ask_again(self) -> None:
+        """A host was lost, maybe the one that was to tell how the leases are."""
+        self._view.ask_again()
+
     async def stop(self) -> None:
         """Leave everything as it is: what is held stays held, and the next shim takes it over."""
         self.session.stop()

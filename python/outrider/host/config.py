@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -17,7 +18,12 @@ BACKUPS = Path("/var/lib/outrider-backups")
 
 
 class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to reach the Consul agent of this host. `token_file`: mode 0600; `servers`: their "host:port" for HTTP."""
+    """How to reach the Consul agent of this host, and its servers.
+
+    token_file: mode 0600
+    servers: each as "https://host:port"
+    ca_file, cert_file, key_file: for https
+    """
 
     host: str = "127.0.0.1"
     port: int = 8500
@@ -43,8 +49,8 @@ class ConsulConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def server_addresses(self) -> tuple[Address, ...]:
         """The servers themselves, for when the Consul agent of this host does not answer."""
-        asked = (server.rpartition(":") for server in self.servers)
-        return tuple(replace(self.address(), host=host, port=int(port)) for host, _, port in asked)
+        asked = (_server(url) for url in self.servers)
+        return tuple(replace(self.address(), scheme=scheme, host=host, port=port) for scheme, host, port in asked)
 
 
 class HttpTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,12 +130,25 @@ def load_config(path: Path) -> Config:
         ) from error
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise HostError(f"{path}: {error}") from error
+    for url in config.consul.servers:
+        try:
+            _server(url)
+        except ValueError:
+            raise HostError(f"{path}: consul.servers has {url!r}, which is not like https://10.0.0.1:8501") from None
     if config.http_tls is None and not is_loopback(config.http_host):
         raise HostError(
             f"{path}: http_host {config.http_host} would be served in the clear, to everybody who reaches it",
             hint="add the table [http_tls] with ca_file, cert_file and key_file, or listen on 127.0.0.1",
         )
     return config
+
+
+def _server(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a Consul server. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.port or parts.path:
+        raise ValueError(url)
+    return parts.scheme, parts.hostname, parts.port
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from msgspec import Struct
 from outrider.errors import ConsulError
 from outrider.registry.address import Address
 from outrider.registry.capabilities import Capabilities, Version, capabilities_of, parse_version
+from outrider.registry.fallback import Fallback
 from outrider.registry.line import Line, Raw
 from outrider.registry.transport import Params, Transport, error_of
 
@@ -38,12 +39,18 @@ class _Session(Struct):
 
 
 class Consul(consul.base.Consul):
-    """python-consul2's client, `http` being our Transport. Thread-safe."""
+    """python-consul2's client, `http` being our Transport. Thread-safe.
+
+    others: agents of the same Consul that are asked when this one does not answer, unless `avoid` has their hosts
+    home: this one alone
+    """
 
     http: Transport
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *others: Address, avoid: Callable[[], Container[str]] = lambda: ()) -> None:
         self.address = address
+        self._others, self._avoid = others, avoid
+        self.home = Consul(address) if others else self
         try:
             with warnings.catch_warnings():
                 # Its constructor warns of its own use of the legacy ACL, which we do not use.
@@ -57,7 +64,7 @@ class Consul(consul.base.Consul):
 
     def http_connect(self, *_args: Any, **_kwargs: Any) -> Transport:
         """Called by python-consul2's constructor, whatever arguments its version passes."""
-        return Transport(self.address)
+        return Fallback([self.address, *self._others], self._avoid) if self._others else Transport(self.address)
 
     def get(
         self,
@@ -122,8 +129,12 @@ class Consul(consul.base.Consul):
         lock_delay_s: float,
         node_checks: Sequence[str] = ("serfHealth",),
         service_checks: Sequence[str] = (),
+        node: str = "",
     ) -> str:
-        """A session whose locks are released, not deleted, when it ends. python-consul2 cannot bind service checks."""
+        """A session whose locks are released, not deleted, when it ends. python-consul2 cannot bind service checks.
+
+        node: whose it is, if not the asked agent's
+        """
         request: dict[str, Any] = {
             "Name": name,
             "Behavior": "release",
@@ -131,6 +142,8 @@ class Consul(consul.base.Consul):
             "NodeChecks": list(node_checks),
             "ServiceChecks": [{"ID": check} for check in service_checks],
         }
+        if node:
+            request["Node"] = node
         if ttl_s:
             request["TTL"] = f"{round(ttl_s * 1000)}ms"
         return decode(self.put("/v1/session/create", msgspec.json.encode(request)), _Session).ID
@@ -159,6 +172,6 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise ConsulError(f"Consul's answer is not readable: {error}") from error
 
 
-def connect(address: Address) -> Consul:
-    """A client for `address`. Nothing is sent yet."""
-    return Consul(address)
+def connect(address: Address, *others: Address, avoid: Callable[[], Container[str]] = lambda: ()) -> Consul:
+    """A client for `address`, as Consul says. Nothing is sent yet."""
+    return Consul(address, *others, avoid=avoid)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from outrider.errors import ConsulConflict, ConsulError
+from outrider.errors import ConsulConflict, ConsulError, ConsulUnreachable
 from outrider.registry.client import Consul, Reply, decode
 from outrider.registry.kv import TXN_OPS
 from outrider.registry.layout import PLACEMENT
@@ -105,7 +105,17 @@ def decode_leases(reply: Reply) -> tuple[dict[str, Lease], list[str]]:
 
 def create_session(consul: Consul, host: str) -> str:
     """The session of a host's shim. It ends with the host (serfHealth), and its locks are then released."""
-    return consul.create_session(f"outrider on {host}", ttl_s=SESSION_TTL_S, lock_delay_s=LOCK_DELAY_S)
+
+    def created(asked: Consul, node: str = "") -> str:
+        name = f"outrider on {host}"
+        return asked.create_session(name, ttl_s=SESSION_TTL_S, lock_delay_s=LOCK_DELAY_S, node=node)
+
+    try:
+        return created(consul.home)
+    except ConsulUnreachable:
+        if consul.home is consul:
+            raise
+        return created(consul, node=host)
 
 
 def renew_session(consul: Consul, session: str) -> None:

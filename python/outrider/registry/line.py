@@ -38,7 +38,7 @@ class Line:
     """Used by one thread at a time; `cut` may be called from any."""
 
     def __init__(self, address: Address, context: ssl.SSLContext | None = None) -> None:
-        self._address = address
+        self.address = address
         self._http: http.client.HTTPConnection
         if context:
             self._http = http.client.HTTPSConnection(address.host, address.port, context=context)
@@ -64,7 +64,7 @@ class Line:
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.close()
             raise ConsulUnreachable(
-                f"Consul at {self._address} does not answer: {'cut off here' if self._cut else _reason(error)}",
+                f"Consul at {self.address} does not answer: {'cut off here' if self._cut else _reason(error)}",
                 hint="is the Consul agent running? `outrider doctor` looks",
             ) from error
         except BaseException:
@@ -100,7 +100,7 @@ class Line:
             chunks.append(chunk)
             size += len(chunk)
             if size > BODY_MAX_BYTES:
-                raise ConsulError(f"Consul at {self._address} answers with more than {BODY_MAX_BYTES} bytes")
+                raise ConsulError(f"Consul at {self.address} answers with more than {BODY_MAX_BYTES} bytes")
         if reply.length:
             raise http.client.IncompleteRead(b"", reply.length)
         reply.close()

@@ -50,7 +50,7 @@ class Watch:
 
     The wait is short (10 s) because wake-ups have been lost in past versions: what was missed heals. An answer is no
     promise of a change, so the content is compared before `on_change` is called. `by_index`: what changed need not show
-    in the content, so the index is compared too.
+    in the content, so the index is compared too. `late_s`: an answer that is later than that is not waited for.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Watch:
         rng: random.Random | None = None,
         name: str = "",
         by_index: bool = False,
+        late_s: float | None = None,
     ) -> None:
         self._consul = consul
         self._path = path
@@ -72,10 +73,13 @@ class Watch:
         self._on_contact = on_contact or (lambda _: None)
         self._params = dict(params or {})
         self._wait_s = min(wait_s, WAIT_MAX_S)
+        self._late_s = late_s
         self._rng = rng or random.Random()
         self._name = name or path
         self._by_index = by_index
         self._line = consul.http.line()
+        self._line_lock = threading.Lock()
+        self._doubted = False
         self._pace = Bucket(RATE_PER_S, BURST)
         self._seen = b""
         self._restore_until = 0.0
@@ -89,9 +93,16 @@ class Watch:
     def stop(self) -> None:
         """Cut the query short and wait for the thread: no callback follows. May be called from a callback."""
         self._stopping.set()
-        self._line.cut()
+        with self._line_lock:
+            self._line.cut()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(STOP_S)
+
+    def ask_again(self) -> None:
+        """Ask anew: what is asked now may hang, unnoticed, on a server that is lost. May be called from any thread."""
+        with self._line_lock:
+            self._doubted = True
+            self._line.cut()
 
     def _run(self) -> None:
         index, failures = 0, 0
@@ -100,8 +111,10 @@ class Watch:
             wait_s = min(self._wait_s, RESTORE_WAIT_S) if asked_at < self._restore_until else self._wait_s
             reply = self._ask(index, wait_s)
             if isinstance(reply, str):
-                failures += 1
                 index = 0
+                if self._anew():
+                    continue
+                failures += 1
                 self._call(self._on_contact, Contact(False, False, reply, time.monotonic()))
                 self._stopping.wait(backoff_s(failures, self._rng))
                 continue
@@ -116,8 +129,15 @@ class Watch:
     def _ask(self, index: int, wait_s: float) -> Reply | str:
         """The answer, or why there is none. The first question, also after trouble, does not block."""
         try:
+            # Consul adds up to a sixteenth of the wait so that watchers do not all return together.
+            timeout_s = None if self._late_s is None else self._late_s + (wait_s * 17 / 16 if index else 0.0)
             return self._consul.get(
-                self._path, index=index or None, wait_s=wait_s, params=self._params, line=self._line
+                self._path,
+                index=index or None,
+                wait_s=wait_s,
+                timeout_s=timeout_s,
+                params=self._params,
+                line=self._line,
             )
         except ConsulError as error:
             return error.message
@@ -125,6 +145,14 @@ class Watch:
             # A thread that died here would leave its host with an old picture that looks fresh.
             log.exception("watch %s failed", self._name)
             return repr(error)
+
+    def _anew(self) -> bool:
+        """Use another connection after a failure; whether it failed because it was doubted."""
+        with self._line_lock:
+            doubted, self._doubted = self._doubted, False
+            if not self._stopping.is_set():
+                self._line = self._consul.http.line()
+            return doubted
 
     def _compare(self, reply: Reply) -> None:
         """Call back if the content is new. Only its hash is kept: the body may be megabytes."""

@@ -181,7 +181,7 @@ class Cluster:
             **{f"verify_{what}": True for what in ("incoming", "outgoing", "server_hostname")},
             "acl": {"enabled": True, "default_policy": "deny", "down_policy": "extend-cache"},
             "performance": {"raft_multiplier": 1},
-            "gossip_lan": {"probe_interval": "300ms", "probe_timeout": "150ms", "suspicion_mult": 3},
+            "gossip_lan": {"probe_interval": "250ms", "probe_timeout": "125ms", "suspicion_mult": 3},
             "leave_on_terminate": False,
             "disable_update_check": True,
             "ports": dict(PORTS) if server else {**PORTS, "https": -1},

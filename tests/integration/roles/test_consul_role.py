@@ -78,7 +78,7 @@ def test_it_runs_changes_nothing_twice_and_restarts_on_a_change(
     port = json.loads((folder / "state" / "ports.json").read_text())["consul_http"]
     assert ask(port, "status/leader")
     running = ask(port, "agent/self")
-    assert running["DebugConfig"]["GossipLANProbeInterval"] == "300ms"
+    assert running["DebugConfig"]["GossipLANProbeInterval"] == "250ms"
 
     again = play("consul", tmp_path / "play", variables)
     assert (again.status, again.changed) == (0, 0), again.output

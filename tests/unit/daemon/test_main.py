@@ -37,6 +37,8 @@ def test_a_good_file_is_read_and_nothing_is_started(tmp_path: Path) -> None:
         (GOOD + 'http_host = "10.0.0.1"\n', "10.0.0.1 would be served in the clear"),
         (GOOD + 'http_host = "0.0.0.0"\n', "0.0.0.0 would be served in the clear"),
         (GOOD + 'http_host = "gpu1"\n', "gpu1 would be served in the clear"),
+        (GOOD + '[consul]\nservers = ["10.0.0.1:8501"]\n', "'10.0.0.1:8501', which is not like https"),
+        (GOOD + '[consul]\nservers = ["https://10.0.0.1:85010000"]\n', "85010000"),
         (GOOD + '[http_tls]\nca_file = "/ca"\n', "cert_file"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import jinja2
+from msgspec.structs import replace
 
 from outrider.host.config import Config, ConsulConfig, load_config
 
@@ -33,6 +34,7 @@ def render(tmp_path: Path, labels: dict[str, object], secure: bool = False) -> C
             outrider_needs_wait_s=15,
             outrider_labels=labels,
             outrider_consul_host="127.0.0.1",
+            outrider_consul_servers=["https://10.0.0.2:8501"],
             outrider_secure=secure,
             outrider_calls_tls=secure,
             outrider_peers=secure,
@@ -71,6 +73,11 @@ def test_no_labels_are_no_labels(tmp_path: Path) -> None:
 def test_a_secured_shim_has_a_token_and_a_certificate(tmp_path: Path) -> None:
     config = render(tmp_path, {}, secure=True)
     assert (config.supervisor, config.consul.token_file) == ("systemd", "/etc/outrider/consul.token")
+    # The own Consul agent is asked over loopback, in the clear; a server has its certificate looked at.
+    consul = replace(config.consul, token_file="")
+    assert consul.address().scheme == "http"
+    assert [str(server) for server in consul.server_addresses()] == ["https://10.0.0.2:8501"]
+    assert consul.server_addresses()[0].ca_file == "/etc/outrider/tls/ca.pem"
     assert config.http_tls is not None
     assert not config.placer
     assert config.http_tls.cert_file == Path("/etc/outrider/tls/host.pem")
