@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from outrider.calls.tls import client_context
 from outrider.daemon.call_listener import CallListener, trusted_users
@@ -352,6 +354,14 @@ class Shim:
                 asyncio.get_running_loop().call_later(delay_s, self._ask_again)
         self.publisher.changed()
 
+    async def _rejoin(self) -> None:
+        """Show a host that is heard to the Consul agent: one that lost all others looks for them twice a minute."""
+        known = self.targets.peers
+        if heard := [known[host] for host in self.peering.heard if host in known]:
+            path = f"/v1/agent/join/{random.choice(heard)}"
+            ask = partial(self.consul.put, path, timeout_s=TICK_S)
+            await asyncio.get_running_loop().run_in_executor(self._executor, ask)
+
     def _ask_again(self) -> None:
         for follower in (self.feed, self.targets, self.migrations):
             follower.ask_again()
@@ -385,6 +395,8 @@ class Shim:
                     self.publisher.confirm()
                     await self.registrar.beat()
                     await self.registrar.correct()
+                else:
+                    await self._rejoin()
             except ConsulError as error:
                 log.debug("tick: %s", error.message)
             except Exception:
