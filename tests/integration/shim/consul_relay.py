@@ -1,4 +1,4 @@
-"""Between a shim and its Consul: stops at each entry of a migration's journal, before it is written and after."""
+"""Between a shim and its Consul: stops at each entry of a migration's journal, or answers like one without a leader."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ Hook = Callable[[str, bool], bool]
 class Relay:
     """Passes requests on to Consul's port. `hook` is called with the name of what an entry begins, or how it ends, and
     whether it is written yet; if it says no before that, it never is.
+
+    leaderless: nothing is passed on, and the paths that are asked for are kept in `asked`
     """
 
-    def __init__(self, port: int, hook: Hook) -> None:
+    def __init__(self, port: int, hook: Hook = lambda name, written: True) -> None:
+        relay = self
+        self.leaderless = False
+        self.asked: list[str] = []
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
@@ -33,6 +39,10 @@ class Relay:
 
             def _pass(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if relay.leaderless:
+                    relay.asked.append(self.path)
+                    self.send_error(500, "No cluster leader")
+                    return
                 name = entry_of(body) if self.path.startswith("/v1/txn") else ""
                 if name and not hook(name, False):
                     self.close_connection = True

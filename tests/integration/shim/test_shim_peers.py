@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from integration.conftest import free_ports
+from integration.shim.consul_relay import Relay
 from outrider.host.peers import Peers
 from outrider.registry import services
 from outrider.registry.layout import Placed
@@ -120,6 +121,27 @@ async def test_what_a_peer_tells_leaves_the_routing_and_comes_back(host: ShimHos
         assert await until(lambda: len(host.served("Alpha")) == 2) < 0.5
     finally:
         await other.stop()
+
+
+async def test_a_consul_agent_that_knows_no_leader_is_shown_a_host_that_is_heard(host: ShimHost) -> None:
+    port, relay = configured(host), Relay(host.consul.ports["http"])
+    host.config.write_text(
+        host.config.read_text().replace(f"port = {host.consul.ports['http']}\n", f"port = {relay.port}\n")
+    )
+    other = started(host, port)
+    meta = {"fleet": "test", "host": "other", "peers_address": "127.0.0.2", "peers_port": str(port)}
+    service = {"ID": "outrider-shim", "Service": "outrider-shim", "Address": "127.0.0.2", "Port": 9321, "Meta": meta}
+    node = {"Node": "other", "Address": "127.0.0.2", "NodeMeta": {"external-node": "true"}, "Service": service}
+    host.consul.client.put("/v1/catalog/register", json.dumps(node).encode())
+    await other.start()
+    try:
+        await until(lambda: other.line.received > 10)
+        await until(lambda: b"127.0.0.2" in host.request("GET", "/sd"))
+        relay.leaderless = True
+        await until(lambda: "/v1/agent/join/127.0.0.2" in relay.asked)
+    finally:
+        await other.stop()
+        relay.stop()
 
 
 def place_on_both(host: ShimHost) -> None:
