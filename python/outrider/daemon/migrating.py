@@ -16,15 +16,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from outrider.daemon.migration_eyes import Eyes
-from outrider.daemon.migration_sweep import Elected, sweep
+from outrider.daemon.migration_sweep import sweep
 from outrider.daemon.migration_truth import Truth, read_truth
 from outrider.discovery.feed import View
 from outrider.discovery.records import Instance
 from outrider.errors import CallError, ConsulConflict, ConsulError
-from outrider.failover.placer import Picture
+from outrider.failover.placer_loop import Placer
 from outrider.host.config import Config
 from outrider.migration.staged import edits
 from outrider.migration.staged.evidence import of_gpu
@@ -54,14 +54,6 @@ COPY_TIMEOUT_S = 300.0
 # What its shim says of a process that ended by itself; that it did may be said for milliseconds only.
 ENDED = ("died:", "exited:", "starting:")
 COPY_PAUSE_S = 0.05  # before each try
-
-
-class Placer(Elected, Protocol):
-    """What is needed of the placer."""
-
-    def picture(self) -> Picture:
-        """Which hosts are lost or in trouble."""
-        ...
 
 
 CopyState = Callable[[Instance, Instance, str, float], Awaitable[Copied]]
