@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
 from ansible.module_utils.testing import patch_module_args
 
 from unit.migration.backup.scene import Scene
@@ -104,12 +103,3 @@ def test_without_consul_what_cannot_be_made_is_named(run: Run) -> None:
 
 def test_a_restore_names_what(run: Run) -> None:
     assert "missing: name" in run(state="restored")["msg"]
-
-
-def test_every_option_is_documented_with_its_default() -> None:
-    module = load()
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert documented.keys() == module.ARGUMENTS.keys()
-    for option, argument in module.ARGUMENTS.items():
-        for key in ("type", "default", "choices", "elements"):
-            assert documented[option].get(key) == argument.get(key), f"{option}.{key}"

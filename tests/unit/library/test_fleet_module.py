@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
 from ansible.module_utils.testing import patch_module_args
 
 ROOT = Path(__file__).parents[3]
@@ -127,13 +126,3 @@ def test_an_interpreter_without_outrider_is_named(name: str, run: Run, monkeypat
     result = run(name, **({"state": "absent"} if name == "fleet" else {}))
     assert "Failed to import the required Python library (outrider)" in result["msg"]
     assert "set ansible_python_interpreter" in result["msg"]
-
-
-@pytest.mark.parametrize("name", ["fleet", "fleet_info"])
-def test_every_option_is_documented_with_its_default(name: str) -> None:
-    module = load(name)
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert documented.keys() == module.ARGUMENTS.keys()
-    for option, argument in module.ARGUMENTS.items():
-        for key in ("type", "default", "choices", "elements"):
-            assert documented[option].get(key) == argument.get(key), f"{option}.{key}"

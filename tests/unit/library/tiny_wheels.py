@@ -15,7 +15,6 @@ from typing import Any
 
 import ansible.module_utils
 import pytest
-import yaml
 from ansible.module_utils.testing import patch_module_args
 
 ROOT = Path(__file__).parents[3]
@@ -43,16 +42,6 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def assert_documented(name: str) -> None:
-    """Every option of a module is documented as it is."""
-    module = load(name)
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert documented.keys() == module.ARGUMENTS.keys()
-    for option, argument in module.ARGUMENTS.items():
-        for key in ("type", "default", "choices", "elements", "required"):
-            assert documented[option].get(key) == argument.get(key), f"{option}.{key}"
 
 
 def tiny_wheel(folder: Path, name: str, version: str, files: dict[str, str], entry: str = "") -> Path:
