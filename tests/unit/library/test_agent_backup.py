@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
+from unit.library.as_ansible import Run, load, run_module
 from unit.migration.backup.scene import Scene
-
-Run = Callable[..., dict[str, Any]]
-
-
-def load() -> ModuleType:
-    path = Path(__file__).parents[3] / "library" / "agent_backup.py"
-    spec = importlib.util.spec_from_file_location("agent_backup", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -44,9 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], scene: Scene) -> Run:
 
     def call(**arguments: Any) -> dict[str, Any]:
         arguments = {"config_file": str(scene.folder / "outriderd.toml"), "levels": ["state"], **arguments}
-        with patch_module_args(arguments), pytest.raises(SystemExit):
-            load().main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(load("agent_backup"), arguments, capsys)
 
     return call
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[3]
+from unit.library.as_ansible import ROOT, load
+
 MODULES = sorted([*ROOT.glob("library/*.py"), *ROOT.glob("roles/*/library/*.py")])
 KNOWN = {"description", "type", "elements", "required", "default", "choices", "options", "aliases", "version_added"}
 
@@ -31,11 +31,7 @@ def shown() -> dict[str, Any]:
 
 def taken(path: Path) -> dict[str, Any]:
     """The arguments that a module takes, as it tells Ansible."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load(path.stem, path.parent)
     with patch.object(module, "AnsibleModule", side_effect=InterruptedError) as made, pytest.raises(InterruptedError):
         module.main()
     return dict(made.call_args.args[0])

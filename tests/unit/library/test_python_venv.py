@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_wheels import Run, module_runner, real_pip, tar_of, tiny_wheel
+from tiny_wheels import module_runner, real_pip, tar_of, tiny_wheel
+
+from unit.library.as_ansible import Run
 
 Make = Callable[[str], tuple[str, str]]
 MAIN = """

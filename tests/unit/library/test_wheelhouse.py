@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_wheels import Run, installed, module_runner, tiny_wheel
+from tiny_wheels import installed, module_runner, tiny_wheel
+
+from unit.library.as_ansible import Run
 
 PROJECT = """
 [build-system]

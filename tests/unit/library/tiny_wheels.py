@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import json
 import tarfile
 import zipfile
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import ansible.module_utils
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
-ROOT = Path(__file__).parents[3]
-Run = Callable[..., dict[str, Any]]
+from unit.library.as_ansible import ROOT, Run, load, run_module
 
 
 def module_runner(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -28,20 +22,9 @@ def module_runner(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
     module = load(name)
 
     def call(check: bool = False, **arguments: Any) -> dict[str, Any]:
-        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
-            module.main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(module, {**arguments, "_ansible_check_mode": check}, capsys)
 
     return call
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "library" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny_wheel(folder: Path, name: str, version: str, files: dict[str, str], entry: str = "") -> Path:
