@@ -6,7 +6,6 @@ import base64
 import contextlib
 import datetime
 import importlib
-import importlib.util
 import json
 import shutil
 import ssl
