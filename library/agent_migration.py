@@ -29,12 +29,6 @@ options:
   override: {description: "Why it is done though a gate of its risk is not met.", type: str, default: ""}
   why: {description: "For others to read, in the journal.", type: str, default: ""}
   wait_s: {description: Seconds that this run follows., type: float, default: 600}
-  consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
-  consul_port: {description: Its HTTP port., type: int, default: 8500}
-  consul_scheme: {description: How it is spoken to., type: str, choices: [http, https], default: http}
-  consul_token: {description: The ACL token., type: str}
-  consul_token_file: {description: "Or a file that holds it.", type: path}
-  consul_ca_file: {description: CA certificate for https., type: path}
   state:
     description:
       - V(planned) - only shown; V(rehearsed) - tried up to the cutover, within a day.
@@ -44,6 +38,7 @@ options:
     type: str
     choices: [planned, rehearsed, staged, cutover, verified, finalised, rolled_back, absent]
     default: finalised
+extends_documentation_fragment: [consul_agent]
 attributes:
   check_mode: {support: full, description: "Shows steps, waves, gates and room."}
   diff_mode: {support: full, description: Host and version of every instance that is replaced.}

@@ -13,12 +13,7 @@ options:
   migration: {description: "One, by its id.", type: str}
   agent: {description: Those of one agent., type: str}
   active: {description: Only those that have not ended., type: bool, default: false}
-  consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
-  consul_port: {description: Its HTTP port., type: int, default: 8500}
-  consul_scheme: {description: How it is spoken to., type: str, choices: [http, https], default: http}
-  consul_token: {description: The ACL token., type: str}
-  consul_token_file: {description: "Or a file that holds it.", type: path}
-  consul_ca_file: {description: CA certificate for https., type: path}
+extends_documentation_fragment: [consul_agent]
 attributes:
   check_mode: {support: full, description: It only reads.}
   diff_mode: {support: none, description: It changes nothing.}

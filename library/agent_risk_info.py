@@ -21,12 +21,7 @@ options:
   runtime_dir: {description: "Runtime folder of the host's shim, which is asked for calls and events.", type: path,
                 default: /run/outrider}
   prometheus: {description: "Address of Prometheus, to ask for the calls of all hosts.", type: str, default: ""}
-  consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
-  consul_port: {description: Its HTTP port., type: int, default: 8500}
-  consul_scheme: {description: How it is spoken to., type: str, choices: [http, https], default: http}
-  consul_token: {description: The ACL token., type: str}
-  consul_token_file: {description: File that holds the ACL token., type: path}
-  consul_ca_file: {description: CA certificate for https., type: path}
+extends_documentation_fragment: [consul_agent]
 attributes:
   check_mode: {support: full, description: It only reads.}
   diff_mode: {support: none, description: It changes nothing.}

@@ -25,13 +25,8 @@ options:
   prune: {description: Drain and remove agents that the definition no longer has., type: bool, default: true}
   wait_s: {description: "Seconds an instance may take to be well, from its turn on.", type: float, default: 120}
   parallel: {description: Agents whose instances are replaced at the same time., type: int, default: 8}
-  consul_host: {description: Where a Consul agent answers., type: str, default: 127.0.0.1}
-  consul_port: {description: Its HTTP port., type: int, default: 8500}
-  consul_scheme: {description: How it is spoken to., type: str, choices: [http, https], default: http}
-  consul_token: {description: The ACL token., type: str}
-  consul_token_file: {description: "Or a file that holds it.", type: path}
-  consul_ca_file: {description: CA certificate for https., type: path}
   state: {description: What shall be., type: str, choices: [validated, present, absent], default: present}
+extends_documentation_fragment: [consul_agent]
 attributes:
   check_mode: {support: full, description: "Predicts the changes; against nothing, with a warning, without Consul."}
   diff_mode: {support: full, description: Both documents of every agent that changes. Secret-looking values are hidden.}

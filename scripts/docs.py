@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.plugins.loader import fragment_loader
+from ansible.utils.plugin_docs import add_fragments
 
 from outrider.fleet import schema
 from outrider.migration.risk.factors import FACTORS
@@ -80,9 +82,11 @@ def risk_page() -> str:
 
 def modules_page() -> str:
     lines = ["# Modules", "", "Written by `make docs` from each module's documentation.", ""]
+    fragment_loader.add_directory(str(ROOT / "plugins" / "doc_fragments"))
     for path in sorted([*ROOT.glob("library/*.py"), *ROOT.glob("roles/*/library/*.py")]):
         carried = constants(path)
         doc = yaml.safe_load(carried["DOCUMENTATION"])
+        add_fragments(doc, str(path), fragment_loader)
         lines += [f"## {doc['module']}", "", words(doc["description"]), "", *table(doc["options"]), ""]
         lines += ["```yaml", carried["EXAMPLES"].strip(), "```", "", "Returns:", ""]
         returned = yaml.safe_load(carried["RETURN"])

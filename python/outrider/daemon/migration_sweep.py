@@ -8,35 +8,20 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from functools import partial
-from typing import Protocol
 
 from outrider.errors import ConsulError
+from outrider.failover.placer_loop import Placer
 from outrider.migration.staged.records import Journal
 from outrider.migration.staged.retention import delete, outdated
 from outrider.registry.client import Consul
-from outrider.registry.kv import Guard
 
 log = logging.getLogger("outrider.migration")
 
 EVERY_S = 5.0
 
 
-class Elected(Protocol):
-    """What is needed of the placer."""
-
-    @property
-    def elected(self) -> bool:
-        """Whether this shim decides."""
-        ...
-
-    @property
-    def guard(self) -> Guard:
-        """What fails the write of one that does not any more."""
-        ...
-
-
 async def sweep(
-    consul: Consul, executor: Executor, placer: Elected, journals: Callable[[], Mapping[str, Journal]]
+    consul: Consul, executor: Executor, placer: Placer, journals: Callable[[], Mapping[str, Journal]]
 ) -> None:
     """Until it is cancelled. `journals`: as they are known now."""
     loop = asyncio.get_running_loop()

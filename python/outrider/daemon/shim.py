@@ -36,6 +36,7 @@ from outrider.host.agent_host import AgentHost
 from outrider.host.care import Care
 from outrider.host.config import Config
 from outrider.host.degradation import Degradation, places
+from outrider.host.health import Probing, Verdict
 from outrider.host.local_ports import LocalPorts
 from outrider.host.logs import rotate
 from outrider.host.loop_lag import LoopLag
@@ -43,7 +44,6 @@ from outrider.host.move_keys import MoveKeys
 from outrider.host.probes import ProbeLoop
 from outrider.host.publisher import Picture, Publisher, marked, picture_of
 from outrider.host.registrar import CHECK_PREFIX, HOST_CHECK, Registrar
-from outrider.host.runner import Probing, Verdict
 from outrider.host.state import Local
 from outrider.host.supervisor import Supervisor
 from outrider.migration.staged.sight import Copied
@@ -143,7 +143,7 @@ class Shim:
             holds_lease=self.singletons.holds_lease,
         )
         self.lag = LoopLag()
-        self.care = Care(lambda: self.agents.runners, self.lag.late_since)
+        self.care = Care(self.agents.processes, self.lag.late_since)
         self.degradation = Degradation(self._places, self.publisher.serves, self._degraded)
         self.publisher.on_published.append(self.agents.news)
         self.publisher.on_published.append(self.degradation.look)
@@ -274,7 +274,7 @@ class Shim:
 
     def _degraded(self) -> None:
         for runner in self.agents.runners.values():
-            runner.needs_changed()
+            runner.health.needs_changed()
         self.publisher.changed()
 
     def _probes(self, local: Local, agent: Agent, verdict: Verdict) -> Probing:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from outrider.fleet.graph import cycles
 from outrider.fleet.spec import Fleet
 from outrider.host.config import Config
-from outrider.host.runner import Probes, Runner
+from outrider.host.health import Probes
+from outrider.host.runner import Runner
 from outrider.host.state import Kept, KeptStore, Local
 from outrider.host.supervisor import Process, Supervisor
+from outrider.host.watched_process import WatchedProcess
 from outrider.registry.layout import AgentDoc, Placed, PlacementDoc
 
 log = logging.getLogger("outrider.host")
@@ -133,10 +135,14 @@ class AgentHost:
         if runner := self.runners.get(instance):
             runner.lease_changed()
 
+    def processes(self) -> dict[str, WatchedProcess]:
+        """Of each instance."""
+        return {instance: runner.process for instance, runner in self.runners.items()}
+
     def tick(self) -> None:
         """Once a second: what no event tells."""
         for runner in self.runners.values():
-            runner.check_guard()
+            runner.process.check_guard()
 
     def reserved_ports(self, instance: str) -> frozenset[int]:
         """Ports that the host's other instances hold or declare, so that a port moved out of the way takes none."""

@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 
 class Patient(Protocol):
-    """An instance that may be killed: its runner."""
+    """An instance that may be killed: its process."""
 
     @property
     def pid(self) -> int | None:

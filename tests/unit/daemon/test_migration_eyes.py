@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from outrider.daemon.migrating import Drive
+from outrider.daemon.migration_copy import CopyAhead
 from outrider.daemon.migration_eyes import Eyes
+from outrider.daemon.migration_lookout import Lookout
+from outrider.daemon.migration_truth import Truth
 from outrider.fleet.spec import Agent, Resources
 from outrider.migration.staged.records import End, Journal, Spec
 from outrider.registry.layout import AgentDoc, PlacementDoc
@@ -38,7 +40,7 @@ def test_it_is_known_where_the_shim_told_it(meta: dict[str, str], mib: int | Non
     assert (eyes.vram_mib("A-2", "h2"), eyes.vram_mib("A-1", "h1")) == (mib, None)
 
 
-def test_each_look_of_the_driver_is_one_sample_of_it() -> None:
+def test_each_look_of_the_driver_is_one_sample_of_it_in_its_step() -> None:
     async def whole() -> Any:
         picture = SimpleNamespace(lost={}, trouble={})
         owner: Any = SimpleNamespace(
@@ -50,11 +52,13 @@ def test_each_look_of_the_driver_is_one_sample_of_it() -> None:
             placer=SimpleNamespace(picture=lambda: picture),
         )
         times = iter(float(n) for n in range(100))
-        drive = Drive(owner, "m", lambda: next(times))
+        lookout = Lookout(owner, "m", lambda: next(times))
         for _ in range(3):
-            await drive._count()
-        truth = drive._known()
-        assert truth.agent
-        return drive._sight(truth, truth.agent)
+            await lookout.count(SPEC)
+        agent = view().agents["A"]
+        truth = Truth(owner.journals["m"], PlacementDoc("A"), 0, agent, None)
+        before = lookout.sight(truth, agent, CopyAhead(owner, lookout.eyes), "")
+        lookout.step_begun()
+        return before.vram, lookout.sight(truth, agent, CopyAhead(owner, lookout.eyes), "").vram
 
-    assert asyncio.run(whole()).vram == (3, 3)
+    assert asyncio.run(whole()) == ((3, 3), (0, 0))

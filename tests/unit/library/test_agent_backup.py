@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
-from ansible.module_utils.testing import patch_module_args
 
+from unit.library.as_ansible import Run, load, run_module
 from unit.migration.backup.scene import Scene
-
-Run = Callable[..., dict[str, Any]]
-
-
-def load() -> ModuleType:
-    path = Path(__file__).parents[3] / "library" / "agent_backup.py"
-    spec = importlib.util.spec_from_file_location("agent_backup", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -45,9 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], scene: Scene) -> Run:
 
     def call(**arguments: Any) -> dict[str, Any]:
         arguments = {"config_file": str(scene.folder / "outriderd.toml"), "levels": ["state"], **arguments}
-        with patch_module_args(arguments), pytest.raises(SystemExit):
-            load().main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(load("agent_backup"), arguments, capsys)
 
     return call
 
@@ -104,12 +85,3 @@ def test_without_consul_what_cannot_be_made_is_named(run: Run) -> None:
 
 def test_a_restore_names_what(run: Run) -> None:
     assert "missing: name" in run(state="restored")["msg"]
-
-
-def test_every_option_is_documented_with_its_default() -> None:
-    module = load()
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert documented.keys() == module.ARGUMENTS.keys()
-    for option, argument in module.ARGUMENTS.items():
-        for key in ("type", "default", "choices", "elements"):
-            assert documented[option].get(key) == argument.get(key), f"{option}.{key}"

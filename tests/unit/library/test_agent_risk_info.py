@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 from outrider.host.shim_client import ShimClient
 from outrider.migration.risk.assess import assess
 from outrider.migration.risk.observed import Question
 from outrider.migration.risk.survey import Asked
+from unit.library.as_ansible import Run, load, run_module
 from unit.migration.risk_world import calm, published
-
-ROOT = Path(__file__).parents[3]
-Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("agent_risk_info", ROOT / "library/agent_risk_info.py")
-    assert spec
-    assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load("agent_risk_info")
 
 
 @pytest.fixture
 def run(module: ModuleType, capsys: pytest.CaptureFixture[str]) -> Run:
     def call(**arguments: Any) -> dict[str, Any]:
-        with patch_module_args(arguments), pytest.raises(SystemExit):
-            module.main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(module, arguments, capsys)
 
     return call
 

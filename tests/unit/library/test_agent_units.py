@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
-ROOT = Path(__file__).parents[3]
-Run = Callable[..., dict[str, Any]]
+from unit.library.as_ansible import Run, load, run_module
+
 DEFINITION = {
     "name": "small",
     "agents": {"Echo": {"command": ["echo"], "user": "alice"}, "Plain": {"command": ["echo"]}},
@@ -31,15 +27,9 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
             "units_folder": str(tmp_path),
             "_ansible_check_mode": check,
         }
-        spec = importlib.util.spec_from_file_location("agent_units", ROOT / "library" / "agent_units.py")
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load("agent_units")
         module.SYSTEMD = tmp_path / "no-systemd"
-        with patch_module_args(arguments), pytest.raises(SystemExit):
-            module.main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(module, arguments, capsys)
 
     return call
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import grp
-import importlib.util
 import json
 import os
 import pwd
 import shlex
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
-ROOT = Path(__file__).parents[3]
+from unit.library.as_ansible import ROOT, Run, load, run_module
+
 ME = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
 UUID = "b3f1c6e4-9a51-4e6f-8f5c-2f0f3f0a1d77"
 REFUSES = [sys.executable, "-c", "import sys; print('bad:', open(sys.argv[1]).read()); sys.exit(3)", "%s"]
-Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -31,16 +28,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     utilities = [*ansible.module_utils.__path__, str(ROOT / "roles" / "consul" / "module_utils")]
     monkeypatch.setattr(ansible.module_utils, "__path__", utilities)
     monkeypatch.setenv("HOME", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("file_set", ROOT / "library" / "file_set.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("file_set")
 
     def call(check: bool = False, **arguments: Any) -> dict[str, Any]:
-        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
-            module.main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(module, {**arguments, "_ansible_check_mode": check}, capsys)
 
     return call
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
-from ansible.module_utils.testing import patch_module_args
 
-ROOT = Path(__file__).parents[3]
+from unit.library.as_ansible import Run, load, run_module
+
 NOWHERE = {"consul_port": 1}
 FILE = """
 fleet: small
@@ -23,16 +18,6 @@ groups:
     agents:
       A: {command: [run], hosts: [one], environment: {API_KEY: hunter2}, %s}
 """
-Run = Callable[..., dict[str, Any]]
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "library" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -40,9 +25,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a module as Ansible would, and return what it prints."""
 
     def call(name: str, **arguments: Any) -> dict[str, Any]:
-        with patch_module_args(arguments), pytest.raises(SystemExit):
-            load(name).main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(load(name), arguments, capsys)
 
     return call
 
@@ -127,13 +110,3 @@ def test_an_interpreter_without_outrider_is_named(name: str, run: Run, monkeypat
     result = run(name, **({"state": "absent"} if name == "fleet" else {}))
     assert "Failed to import the required Python library (outrider)" in result["msg"]
     assert "set ansible_python_interpreter" in result["msg"]
-
-
-@pytest.mark.parametrize("name", ["fleet", "fleet_info"])
-def test_every_option_is_documented_with_its_default(name: str) -> None:
-    module = load(name)
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert documented.keys() == module.ARGUMENTS.keys()
-    for option, argument in module.ARGUMENTS.items():
-        for key in ("type", "default", "choices", "elements"):
-            assert documented[option].get(key) == argument.get(key), f"{option}.{key}"

@@ -6,13 +6,12 @@ import base64
 import contextlib
 import datetime
 import importlib
-import importlib.util
 import json
 import shutil
 import ssl
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,13 +21,13 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from cryptography import x509
 
-ROOT = Path(__file__).parents[3]
+from unit.library.as_ansible import ROOT, Run, load
+
 SERVER = {"name": "alpha", "addresses": ["10.1.2.3"], "server": True}
 CLIENT = {"name": "beta", "addresses": ["10.1.2.4", "beta.example.org"]}
 MADE = ["ca.pem", "consul/alpha.pem", "shim/alpha.pem", "consul/beta.pem", "shim/beta.pem"]
 MADE += ["calls-ca.pem", "calls/alpha.pem", "calls/beta.pem", "gossip.key", "peers.key"]
 MADE += ["tokens.json: management", "tokens.json: monitoring", "tokens.json: alpha", "tokens.json: beta"]
-Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -48,11 +47,7 @@ def run(
 ) -> Iterator[Run]:
     """Run the module as Ansible would, and return what it prints, in which no secret may be."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("host_secrets", ROOT / "library" / "host_secrets.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("host_secrets")
     printed: list[str] = []
 
     def call(folder: Path, *hosts: dict[str, Any], check: bool = False, **more: Any) -> dict[str, Any]:

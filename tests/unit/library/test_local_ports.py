@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from unit.library.as_ansible import load
+
 LOOPBACK = "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
 def local_ports() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("local_ports", ROOT / "library" / "local_ports.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("local_ports")
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_wheels import Run, assert_documented, module_runner, real_pip, tar_of, tiny_wheel
+from tiny_wheels import module_runner, real_pip, tar_of, tiny_wheel
+
+from unit.library.as_ansible import Run
 
 Make = Callable[[str], tuple[str, str]]
 MAIN = """
@@ -198,7 +200,3 @@ def test_what_is_no_link_is_left_alone(run: Run, make: Make, link: Path) -> None
     link.mkdir(parents=True)
     assert "is no symbolic link" in run(*make("1"))["msg"]
     assert link.is_dir()
-
-
-def test_every_option_is_documented_with_its_default() -> None:
-    assert_documented("python_venv")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_wheels import Run, assert_documented, installed, module_runner, tiny_wheel
+from tiny_wheels import installed, module_runner, tiny_wheel
+
+from unit.library.as_ansible import Run
 
 PROJECT = """
 [build-system]
@@ -158,7 +160,3 @@ def test_the_cache_keeps_what_was_used_last(run: Run, order: dict[str, Any]) -> 
     assert {path.name for path in cache.glob("*.tar")} == {"2.tar", "3.tar", "4.tar", Path(made["archive"]).name}
     assert len(list(cache.glob("wheels/*"))) == 4
     assert len(list(cache.glob("*.json"))) == 1
-
-
-def test_every_option_is_documented_with_its_default() -> None:
-    assert_documented("wheelhouse")

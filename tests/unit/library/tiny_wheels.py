@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import json
 import tarfile
 import zipfile
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import ansible.module_utils
 import pytest
-import yaml
-from ansible.module_utils.testing import patch_module_args
 
-ROOT = Path(__file__).parents[3]
-Run = Callable[..., dict[str, Any]]
+from unit.library.as_ansible import ROOT, Run, load, run_module
 
 
 def module_runner(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -29,30 +22,9 @@ def module_runner(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
     module = load(name)
 
     def call(check: bool = False, **arguments: Any) -> dict[str, Any]:
-        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
-            module.main()
-        return dict(json.loads(capsys.readouterr().out))
+        return run_module(module, {**arguments, "_ansible_check_mode": check}, capsys)
 
     return call
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "library" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def assert_documented(name: str) -> None:
-    """Every option of a module is documented as it is."""
-    module = load(name)
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert documented.keys() == module.ARGUMENTS.keys()
-    for option, argument in module.ARGUMENTS.items():
-        for key in ("type", "default", "choices", "elements", "required"):
-            assert documented[option].get(key) == argument.get(key), f"{option}.{key}"
 
 
 def tiny_wheel(folder: Path, name: str, version: str, files: dict[str, str], entry: str = "") -> Path:

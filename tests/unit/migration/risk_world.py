@@ -8,7 +8,9 @@ from outrider.fleet.load import load_fleet
 from outrider.fleet.placement import place
 from outrider.fleet.spec import Host
 from outrider.host.reports import UptimeRow
+from outrider.migration.risk.assess import Risk
 from outrider.migration.risk.observed import Observations, Outcome, Proof, Published, Record, Traffic
+from outrider.migration.risk.score import Contribution
 from outrider.registry.layout import AgentDoc, HostDoc, Placed, PlacementDoc
 
 NOW = 1_800_000_000.0
@@ -54,3 +56,9 @@ def calm() -> Observations:
         outcomes=done,
         backups={name: {"state": Proof("b1", "two", NOW - DAY)} for name in names},
     )
+
+
+def factor(risk: Risk, key: str) -> Contribution:
+    """What the factor of this key adds to a risk."""
+    [found] = [each for each in risk.contributions if each.key == key]
+    return found

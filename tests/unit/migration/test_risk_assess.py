@@ -25,24 +25,14 @@ from outrider.migration.risk.observed import (
     Rehearsal,
     Traffic,
 )
-from outrider.migration.risk.score import BANDS, Contribution
+from outrider.migration.risk.score import BANDS
 from outrider.migration.risk.source import SourceFacts
 from outrider.migration.staged.by_risk import unmet
 from outrider.migration.staged.records import plan_digest
-from unit.migration.risk_world import ALIKE, DAY, HOSTS, NOW, calm, published
+from unit.migration.risk_world import ALIKE, DAY, HOSTS, NOW, calm, factor, published
 
 LEVELS = ("configuration", "kv", "state", "snapshot")
 SMALL = SourceFacts(files=1, size=1000, lines=30)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Published:
-    return published(tmp_path)
-
-
-def of(risk: Risk, key: str) -> Contribution:
-    [found] = [each for each in risk.contributions if each.key == key]
-    return found
 
 
 def ask(world: Published, observed: Observations, agent: str = "Web", **more: Any) -> Risk:
@@ -55,7 +45,7 @@ def test_a_calm_replica_is_low_and_everything_about_it_is_known(world: Published
     # The judge is blind at half a call a second, which is all that speaks against it.
     assert {each.key: each.points for each in found.contributions if each.points} == {"A3": 3}
     assert (found.points, found.unknown, found.band.name, found.not_known) == (3, 0, "low", ())
-    assert "two has" in of(found, "L7").evidence
+    assert "two has" in factor(found, "L7").evidence
 
 
 def test_a_single_writer_gets_gates_that_are_met_or_not(world: Published) -> None:
@@ -113,8 +103,8 @@ def test_what_nobody_saw_takes_the_worst_and_says_why(world: Published) -> None:
         "L3", "L4", "L6", "I4", "I5", "I6", "A1", "A2", "A3", "A4"}  # fmt: skip
     assert all(each.points == each.most for each in blind.not_known)
     assert blind.unknown == sum(each.points for each in blind.not_known)
-    assert (of(blind, "L3").evidence, of(blind, "I5").evidence) == ("no shim answers", "Consul is away")
-    assert of(blind, "I4").evidence == "nobody asked"
+    assert (factor(blind, "L3").evidence, factor(blind, "I5").evidence) == ("no shim answers", "Consul is away")
+    assert factor(blind, "I4").evidence == "nobody asked"
     file = ask(world, Observations(NOW, running=False))
     assert {each.evidence for each in file.not_known} == {"only the fleet file was looked at"}
     assert "A5" in {each.key for each in file.not_known}
@@ -138,7 +128,7 @@ def event(what: str, at: float, lasted_s: float = 0.0) -> EventRow:
 def test_the_last_incident_is_an_event_or_a_failed_migration(
     world: Published, record: Record, outcomes: tuple[Outcome, ...], points: int, said: str
 ) -> None:
-    found = of(ask(world, replace(calm(), record=record, outcomes=outcomes)), "L3")
+    found = factor(ask(world, replace(calm(), record=record, outcomes=outcomes)), "L3")
     assert (found.points, found.said) == (points, said)
 
 
@@ -146,29 +136,29 @@ def test_the_failure_rate_is_of_the_last_twenty_of_this_agent_or_onto_this_host(
     failed = [Outcome("Web", "two", True, NOW - 9 * DAY)] * 5
     fine = [Outcome("Other", "two", False, NOW - DAY)] * 20
     elsewhere = [Outcome("Other", "one", True, NOW - DAY)] * 9
-    assert of(ask(world, replace(calm(), outcomes=(*failed, *fine, *elsewhere))), "L4").points == 0
-    found = of(ask(world, replace(calm(), outcomes=(*fine, *failed))), "L4")
+    assert factor(ask(world, replace(calm(), outcomes=(*failed, *fine, *elsewhere))), "L4").points == 0
+    found = factor(ask(world, replace(calm(), outcomes=(*fine, *failed))), "L4")
     assert (found.points, found.evidence[:7]) == (3, "5 of 20")
-    assert of(ask(world, replace(calm(), outcomes=())), "L4").said == "10%"
+    assert factor(ask(world, replace(calm(), outcomes=())), "L4").said == "10%"
 
 
 def test_the_way_back_is_a_rollback_or_else_a_start(world: Published) -> None:
     slow = tuple(Outcome("Web", "two", False, NOW, seconds) for seconds in (1.0, 6.0))
-    assert of(ask(world, replace(calm(), outcomes=slow)), "I6").points == 1
+    assert factor(ask(world, replace(calm(), outcomes=slow)), "I6").points == 1
     starts = (event("starting", NOW - 9), event("holder", NOW - 8), event("passing", NOW - 7, 2.0),
               event("critical", NOW - 5, 2.0), event("passing", NOW - 1, 99.0))  # fmt: skip
-    found = of(ask(world, replace(calm(), outcomes=(), record=Record(NOW - DAY, starts))), "I6")
+    found = factor(ask(world, replace(calm(), outcomes=(), record=Record(NOW - DAY, starts))), "I6")
     assert (found.said, found.evidence) == ("2.0 s at p95", "no rollback of it is on record, but 1 start")
-    assert not of(ask(world, replace(calm(), outcomes=())), "I6").measured
+    assert not factor(ask(world, replace(calm(), outcomes=())), "I6").measured
 
 
 def test_what_is_otherwise_on_the_target_is_counted_and_named(world: Published) -> None:
     other = {"one": ALIKE, "two": {**ALIKE, "driver": "570.86", "gpu": "NVIDIA H200"}}
-    found = of(ask(world, replace(calm(), environments=other)), "L6")
+    found = factor(ask(world, replace(calm(), environments=other)), "L6")
     assert (found.points, found.evidence) == (2, "gpu none to NVIDIA H200; driver none to 570.86")
     old_shim = {"one": ALIKE, "two": {"host": "two"}}
-    assert of(ask(world, replace(calm(), environments=old_shim)), "L6").points == 3
-    gone = of(ask(world, replace(calm(), environments={"one": ALIKE})), "L6")
+    assert factor(ask(world, replace(calm(), environments=old_shim)), "L6").points == 3
+    gone = factor(ask(world, replace(calm(), environments={"one": ALIKE})), "L6")
     assert (gone.measured, gone.evidence) == (False, "no shim tells what two is like")
 
 
@@ -181,7 +171,7 @@ def test_with_a_target_an_instance_that_is_not_there_is_meant(world: Published) 
 def test_an_agent_that_may_run_on_one_host_alone_stays_there(world: Published) -> None:
     found = ask(world, replace(calm(), environments=None), "Pinned")
     assert (found.source, found.target, found.choice) == ("one", "one", "it may run on one alone")
-    assert (of(found, "L6").said, found.stop) == ("0 changes", "")
+    assert (factor(found, "L6").said, found.stop) == ("0 changes", "")
 
 
 def test_a_target_that_cannot_take_it_is_refused_whatever_the_points(world: Published) -> None:
@@ -197,9 +187,9 @@ def test_a_target_that_cannot_take_it_is_refused_whatever_the_points(world: Publ
 
 def test_room_is_what_is_left_with_the_new_one_there(tmp_path: Path) -> None:
     small = (HOSTS[0], Host("two", cpu=16, memory_mib=2560))
-    found = of(ask(published(tmp_path, small), calm(), "Store", target="two"), "L7")
+    found = factor(ask(published(tmp_path, small), calm(), "Store", target="two"), "L7")
     assert (found.said, found.points) == ("20%", 1)
-    unsaid = of(ask(published(tmp_path, (HOSTS[0], Host("two"))), calm(), "Store", target="two"), "L7")
+    unsaid = factor(ask(published(tmp_path, (HOSTS[0], Host("two"))), calm(), "Store", target="two"), "L7")
     assert (unsaid.measured, unsaid.points) == (False, 3)
 
 
@@ -226,26 +216,26 @@ def test_a_new_version_counts_by_its_lines_files_and_whether_there_is_a_way_back
     world: Published, change: Change | None, readable: bool | None, lines: int, files: int, one_way: tuple[bool, int]
 ) -> None:
     found = ask(world, calm(), "Store", change=change, readable=readable)
-    assert (of(found, "L1").points, of(found, "L2").points) == (lines, files)
-    assert (of(found, "A6").measured, of(found, "A6").points) == one_way
-    assert of(ask(world, calm(), "Web", change=change), "A6").points == 0  # it keeps no files
+    assert (factor(found, "L1").points, factor(found, "L2").points) == (lines, files)
+    assert (factor(found, "A6").measured, factor(found, "A6").points) == one_way
+    assert factor(ask(world, calm(), "Web", change=change), "A6").points == 0  # it keeps no files
 
 
 def test_calls_seen_on_one_host_alone_are_no_measure_unless_they_are_many(world: Published) -> None:
     few = {"Web": Traffic(3, 100, 0, "this host", "calls from 1 other hosts are not")}
-    found = of(ask(world, replace(calm(), traffic=few)), "I4")
+    found = factor(ask(world, replace(calm(), traffic=few)), "I4")
     assert (found.measured, found.evidence) == (
         False, "3.0 calls/s are seen (this host), but calls from 1 other hosts are not")  # fmt: skip
     many = {"Web": replace(few["Web"], per_s=60.0)}
-    assert of(ask(world, replace(calm(), traffic=many)), "I4").measured
+    assert factor(ask(world, replace(calm(), traffic=many)), "I4").measured
 
 
 def test_the_judge_is_asked_whether_the_calls_are_enough(world: Published) -> None:
     # Where half of the calls fail, ten times as many cannot be.
     for per_s, failed, points in ((1000.0, 0, 0), (100.0, 500, 0), (20.0, 500, 3), (0.0, 50_000, 3)):
         traffic = {"Web": Traffic(per_s, 1e5, failed, "test", peak_per_s=2000.0)}
-        assert of(ask(world, replace(calm(), traffic=traffic)), "A3").points == points
-    assert of(ask(world, replace(calm(), traffic={"Web": Traffic(9, 0, 0, "test")})), "A3").points == 3
+        assert factor(ask(world, replace(calm(), traffic=traffic)), "A3").points == points
+    assert factor(ask(world, replace(calm(), traffic={"Web": Traffic(9, 0, 0, "test")})), "A3").points == 3
 
 
 @pytest.mark.parametrize(
@@ -259,7 +249,7 @@ def test_the_judge_is_asked_whether_the_calls_are_enough(world: Published) -> No
 def test_the_error_budget_is_what_a_thousandth_of_the_observed_time_leaves(
     world: Published, row: UptimeRow, measured: bool, points: int
 ) -> None:
-    found = of(ask(world, replace(calm(), uptime={"Web": row})), "A2")
+    found = factor(ask(world, replace(calm(), uptime={"Web": row})), "A2")
     assert (found.measured, found.points) == (measured, points)
 
 
@@ -276,23 +266,23 @@ def test_the_error_budget_is_what_a_thousandth_of_the_observed_time_leaves(
 def test_state_wants_a_proof_of_its_state(
     world: Published, proofs: dict[str, Proof], points: int, evidence: str
 ) -> None:
-    found = of(ask(world, replace(calm(), backups={"Store": proofs}), "Store"), "A1")
+    found = factor(ask(world, replace(calm(), backups={"Store": proofs}), "Store"), "A1")
     assert (found.points, found.measured, found.evidence) == (points, True, evidence)
 
 
 def test_near_the_daily_peak_nothing_is_moved_lightly(world: Published) -> None:
     for peak, points in ((10.0, 0), (0.6, 2), (0.0, 2), (None, 2)):
         traffic = {"Web": Traffic(0.5, 10, 0, "test", peak_per_s=peak)}
-        assert of(ask(world, replace(calm(), traffic=traffic)), "A4").points == points
+        assert factor(ask(world, replace(calm(), traffic=traffic)), "A4").points == points
     still = {"Web": Traffic(0.0, 10, 0, "test", peak_per_s=0.0)}
-    assert of(ask(world, replace(calm(), traffic=still)), "A4").points == 0
+    assert factor(ask(world, replace(calm(), traffic=still)), "A4").points == 0
 
 
 def test_a_need_that_is_being_changed_is_seen_in_its_placement(world: Published) -> None:
     [placed] = world.placements["Store"].instances
     for instances in ((placed, replace(placed, host="two")), (replace(placed, version="v0"),)):
         moved = {**world.placements, "Store": replace(world.placements["Store"], instances=instances)}
-        found = of(ask(replace(world, placements=moved), calm()), "A5")
+        found = factor(ask(replace(world, placements=moved), calm()), "A5")
         assert (found.points, found.evidence) == (2, "Store is being changed")
 
 
@@ -306,7 +296,7 @@ def test_forgetting_any_fact_never_lowers_the_band(tmp_path: Path) -> None:
         whole = ask(world, observed, agent, change=change, readable=chance.choice((True, None)))
         for name in ("health", "leases", "environments", "traffic", "record", "uptime", "outcomes", "backups"):
             less = ask(world, replace(observed, **{name: None}), agent, change=change,
-                       readable=True if of(whole, "A6").measured else None)  # fmt: skip
+                       readable=True if factor(whole, "A6").measured else None)  # fmt: skip
             assert less.points >= whole.points, (name, msgspec.to_builtins(whole))
             assert BANDS.index(less.band) >= BANDS.index(whole.band)
 

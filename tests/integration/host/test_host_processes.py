@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import uvloop
 
 from outrider.errors import HostError
 from outrider.host.config import Config
@@ -49,16 +48,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-# Its successor is a hook that only a conftest.py may hold, and the other integration tests need no second loop.
-pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy:DeprecationWarning")
-
-
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """The shim runs on uvloop where it is installed, else on asyncio's own loop."""
-    return request.param()
 
 
 @pytest.fixture
