@@ -39,7 +39,7 @@ from outrider.host.logs import rotate
 from outrider.host.loop_lag import LoopLag
 from outrider.host.move_keys import MoveKeys
 from outrider.host.probes import ProbeLoop
-from outrider.host.publisher import Picture, Publisher, marked, picture_of
+from outrider.host.publisher import Picture, Publisher, doors, marked, picture_of
 from outrider.host.registrar import CHECK_PREFIX, HOST_CHECK, Registrar
 from outrider.host.runner import Probing, Verdict
 from outrider.host.state import Local
@@ -106,7 +106,9 @@ class Shim:
         )
         self.publisher = Publisher(self._writer, self._picture)
         self.registrar = Registrar(self.consul, self._executor, config.host, lambda: self.feed.view.critical)
-        self.peering = Peering(config, lambda: self.targets.peers, self.publisher.changed)
+        self.peering = Peering(
+            config, lambda: self.targets.peers, lambda host: doors(self.feed.view, host), self.publisher.changed
+        )
         consuls = [self.consul, *(connect(address) for address in config.consul.server_addresses())]
         self.move_keys = MoveKeys(
             self.consul,

@@ -39,7 +39,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def peering(config: Config) -> Peering:
-    return Peering(config, dict, lambda: None)
+    return Peering(config, dict, lambda host: (), lambda: None)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_news_from_before_a_failure_that_consul_saw_and_saw_end_is_forgotten(pee
 
 
 async def test_without_a_key_there_are_no_peers(tmp_path: Path) -> None:
-    peering = Peering(Config("fleet", "gpu1", tmp_path, tmp_path, tmp_path), dict, lambda: None)
+    peering = Peering(Config("fleet", "gpu1", tmp_path, tmp_path, tmp_path), dict, lambda host: (), lambda: None)
     await peering.start()
     peering.tell(local("critical"))
     peering.gone("Echo-1")
