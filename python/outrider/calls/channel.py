@@ -7,9 +7,9 @@ import itertools
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from outrider.calls import frames
 from outrider.calls.connection import LOOK_S, LOST
@@ -19,6 +19,8 @@ from outrider.discovery.records import Instance
 from outrider.errors import CallTimeout, ConnectionLost, FrameError
 
 log = logging.getLogger("outrider.calls")
+
+T = TypeVar("T")
 
 Answer = tuple[Reply | Refusal, memoryview | None]
 
@@ -47,9 +49,10 @@ async def open_channel(
             else:
                 at = instance.address, port_of(instance)
                 name_there = instance.host if tls else None
-                _, channel = await loop.create_connection(
+                connecting = loop.create_connection(
                     lambda: Channel(instance.agent, caller, lost), *at, ssl=tls, server_hostname=name_there
                 )
+                _, channel = await (_unless(lost, connecting) if lost else connecting)
     except TimeoutError:
         raise CallTimeout(f"{instance.instance} took no connection before the deadline") from None
     except OSError as error:
@@ -158,6 +161,17 @@ class Channel(asyncio.Protocol):
                     answer.set_exception(ConnectionLost(message.message, safe=True))
         elif (waiting := self._waiting.get(message.id)) and not waiting.done():
             waiting.set_result((message, buffers))
+
+
+async def _unless(lost: Callable[[], bool], connecting: Coroutine[Any, Any, T]) -> T:
+    before, task = lost(), asyncio.get_running_loop().create_task(connecting)
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
+            if not before and lost():
+                raise ConnectionLost(LOST, safe=True)
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _give_up(answer: asyncio.Future[Answer]) -> None:

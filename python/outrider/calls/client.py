@@ -227,14 +227,14 @@ class Client:
         return channel
 
     def _connect(self, peer: Peer, plan: Plan, now: float) -> Connection:
-        instance = peer.instance
+        instance, lost = peer.instance, self._lost(peer)
         try:
-            sock = connect(instance, self.runtime, max(0.001, plan.attempt_until - now), self.tls)
+            sock = connect(instance, self.runtime, max(0.001, plan.attempt_until - now), self.tls, lost)
         except TimeoutError:
             raise CallTimeout(f"{instance.instance} took no connection before the deadline") from None
         except OSError as error:
             raise ConnectionLost(f"cannot be reached: {error.strerror or error}", safe=True) from error
-        return Connection(sock, instance.agent, self.caller, lost=self._lost(peer))
+        return Connection(sock, instance.agent, self.caller, lost=lost)
 
     def _lost(self, peer: Peer) -> Callable[[], bool] | None:
         """Whether its host is lost, to be asked while calls to it are under way; None for one of this host."""

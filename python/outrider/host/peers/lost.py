@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 log = logging.getLogger("outrider.peers")
 
 # A host that stands still for a second is not lost: it was silent for 0.5 s when it is voted down, and has 0.75 s more.
-# Where a third of all packets is lost one such row in 30 has no answer, and no heartbeat may come before its end either.
+# Where a third of all packets is lost one such row in 30 has no answer, and no heartbeat may come before its end.
 KNOCK_S = 0.15
 UNANSWERED = 5
 AGAIN_S = 0.5
