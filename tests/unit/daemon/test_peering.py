@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from outrider.daemon.peering import Peering
 from outrider.fleet.spec import Agent
 from outrider.host.config import Config
-from outrider.host.peers import NO_EVIDENCE, Peers
+from outrider.host.peers import NO_EVIDENCE, Peers, lost
 from outrider.host.state import Local
 from outrider.registry.layout import AgentDoc, Placed
 from outrider.registry.services import CheckState
@@ -116,4 +117,26 @@ async def test_without_a_key_there_are_no_peers(tmp_path: Path) -> None:
     peering.gone("Echo-1")
     peering.consul_says([])
     assert (peering.peers, peering.evidence) == (None, NO_EVIDENCE)
+    await peering.stop()
+
+
+async def test_who_is_voted_down_is_asked_whether_it_is_lost(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes, silent = asyncio.Queue[frozenset[str]](), [True]
+
+    async def knock(door: tuple[str, int]) -> bool:
+        await asyncio.sleep(0)
+        return not silent[0]
+
+    monkeypatch.setattr(lost, "answers", knock)
+    peering = Peering(
+        config, dict, lambda host: [("10.0.0.2", 7200)], lambda: changes.put_nowait(peering.evidence.lost)
+    )
+    assert peering.peers
+    peering.peers._down = frozenset({"gpu2"})
+    peering._heard_news()
+    assert await asyncio.wait_for(changes.get(), 5) == frozenset()
+    assert await asyncio.wait_for(changes.get(), 5) == {"gpu2"}
+    peering.peers._down = frozenset()
+    peering._heard_news()
+    assert await asyncio.wait_for(changes.get(), 5) == frozenset()
     await peering.stop()
