@@ -18,7 +18,7 @@ log = logging.getLogger("outrider.peers")
 # Where a third of all packets is lost one such row in 30 has no answer, and no heartbeat may come before its end.
 KNOCK_S = 0.15
 UNANSWERED = 5
-AGAIN_S = 0.5
+AGAIN_S, MOST_AGAIN_S = 0.5, 4.0  # doubles: every host of a fleet asks one whose shim was killed
 # What tells of no answer. Any other error may be our own, as when no file can be opened.
 SILENCE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN)
 
@@ -55,6 +55,7 @@ class LostHosts:
     async def _ask(self, host: str) -> None:
         """Knock until the host is heard again: one whose shim was killed may be lost later."""
         asked = unanswered = 0
+        pause_s = AGAIN_S
         while True:
             doors = self._doors(host)
             if doors:
@@ -62,7 +63,8 @@ class LostHosts:
                 asked += 1
                 self._found(host, lost=unanswered >= UNANSWERED)
             if not 0 < unanswered < UNANSWERED:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, MOST_AGAIN_S)
 
     def _found(self, host: str, *, lost: bool) -> None:
         if lost == (host in self.hosts):
