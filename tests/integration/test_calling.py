@@ -48,6 +48,7 @@ class Host:
         self._instances: dict[str, Instance] = {}
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.held = False
+        self.lost: tuple[str, ...] = ()
 
     def start(self, instance: str, *, tcp: bool = False, environment: dict[str, str] | None = None) -> int:
         """Start an instance and publish it; its port, 0 without."""
@@ -66,7 +67,14 @@ class Host:
 
     def publish(self, instance: str, port: int, since: float = 0.0) -> None:
         name = instance.partition("-")[0]
-        self._instances[instance] = Instance(name, instance, "here", "127.0.0.1", port, {"call": port}, since=since)
+        host = f"the host of {instance}"
+        self._instances[instance] = Instance(name, instance, host, "127.0.0.1", port, {"call": port}, since=since)
+        self._write()
+
+    def lose(self, instance: str) -> None:
+        """It stands still, and is found to be on a host that is lost; others serve."""
+        self.kill(instance, signal.SIGSTOP)
+        self.lost = (self._instances.pop(instance).host,)
         self._write()
 
     def withdraw(self, instance: str) -> None:
@@ -82,7 +90,7 @@ class Host:
         entries = {}
         for name in names:
             found = tuple(i for i in self._instances.values() if i.agent == name)
-            entries[name] = Entry(name, found, self.held)
+            entries[name] = Entry(name, found, self.held, self.lost)
         self._writer.publish(entries)
 
     def kill(self, instance: str, number: int = signal.SIGKILL) -> None:
@@ -248,6 +256,41 @@ def test_one_killed_in_the_middle_is_replaced_only_where_that_does_no_harm(host:
             once.result()
     assert not lost.value.safe
     assert {client.call("Echo", "who")["instance"] for _ in range(20)} == {"Echo-2"}
+
+
+def test_calls_under_way_to_a_lost_host_are_repeated_elsewhere_or_raised_at_once(host: Host, client: Client) -> None:
+    port = host.start("Echo-1", tcp=True)
+    assert client.call("Echo", "who")["instance"] == "Echo-1"
+
+    def in_a_loop(method: str) -> Any:
+        return asyncio.run(client.acall("Echo", method, {"s": 0.5}, timeout=60))
+
+    with ThreadPoolExecutor(4) as threads:
+        again = threads.submit(client.call, "Echo", "wait_again", {"s": 0.5}, timeout=60)
+        once = threads.submit(client.call, "Echo", "wait", {"s": 0.5}, timeout=60)
+        in_loops = [threads.submit(in_a_loop, method) for method in ("wait_again", "wait")]
+        until(lambda: client.targets()[0].peers[0].in_flight == 4)
+        other = host.start("Echo-2", tcp=True)
+        host.lose("Echo-1")
+        for repeated, raised in ((again, once), in_loops):
+            assert repeated.result(30) == "Echo-2"
+            with pytest.raises(ConnectionLost, match="its host is lost") as lost:
+                raised.result(30)
+            assert (lost.value.safe, lost.value.instance, lost.value.attempts) == (False, "Echo-1", 1)
+    assert port != other
+
+
+def test_calls_under_way_to_one_that_leaves_the_routing_are_finished(host: Host, client: Client) -> None:
+    host.start("Echo-1", tcp=True)
+    host.start("Echo-2", tcp=True)
+    host.withdraw("Echo-2")
+    with ThreadPoolExecutor(2) as threads:
+        blocking = threads.submit(client.call, "Echo", "wait", {"s": 1.0}, timeout=60)
+        in_a_loop = threads.submit(lambda: asyncio.run(client.acall("Echo", "wait", {"s": 1.0}, timeout=60)))
+        until(lambda: client.targets() and client.targets()[0].peers[0].in_flight == 2)
+        host.lost = ("the host of Echo-2",)
+        host.withdraw("Echo-1")
+        assert (blocking.result(30), in_a_loop.result(30)) == ("Echo-1", "Echo-1")
 
 
 def test_a_frozen_one_costs_its_callers_their_time_only_for_a_moment(host: Host, client: Client) -> None:

@@ -7,10 +7,12 @@ import itertools
 import logging
 import socket
 import ssl
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from outrider.calls import frames
+from outrider.calls.connection import LOOK_S, LOST
 from outrider.calls.endpoint import local_socket, port_of, short_name
 from outrider.calls.frames import FrameReader, Hello, Refusal, Reply, Request, Welcome, from_agent
 from outrider.discovery.records import Instance
@@ -18,13 +20,25 @@ from outrider.errors import CallTimeout, ConnectionLost, FrameError
 
 log = logging.getLogger("outrider.calls")
 
+T = TypeVar("T")
+
 Answer = tuple[Reply | Refusal, memoryview | None]
 
 
 async def open_channel(
-    instance: Instance, caller: str, runtime: Path, timeout_s: float, tls: ssl.SSLContext | None, here: str = ""
+    instance: Instance,
+    caller: str,
+    runtime: Path,
+    timeout_s: float,
+    tls: ssl.SSLContext | None,
+    here: str = "",
+    lost: Callable[[], bool] | None = None,
 ) -> Channel:
-    """Connect. `here`: this host, where the environment does not say. Raises ConnectionLost and CallTimeout."""
+    """Connect. Raises ConnectionLost and CallTimeout.
+
+    here: this host, where the environment does not say
+    lost: whether the instance's host is lost: what is under way when that becomes true is given up
+    """
     loop = asyncio.get_running_loop()
     path = local_socket(instance, runtime, here)
     try:
@@ -35,9 +49,10 @@ async def open_channel(
             else:
                 at = instance.address, port_of(instance)
                 name_there = instance.host if tls else None
-                _, channel = await loop.create_connection(
-                    lambda: Channel(instance.agent, caller), *at, ssl=tls, server_hostname=name_there
+                connecting = loop.create_connection(
+                    lambda: Channel(instance.agent, caller, lost), *at, ssl=tls, server_hostname=name_there
                 )
+                _, channel = await (_unless(lost, connecting) if lost else connecting)
     except TimeoutError:
         raise CallTimeout(f"{instance.instance} took no connection before the deadline") from None
     except OSError as error:
@@ -48,7 +63,7 @@ async def open_channel(
 class Channel(asyncio.Protocol):
     """Use `open_channel`. `welcome` is what the instance said of itself, once it has."""
 
-    def __init__(self, agent: str, caller: str) -> None:
+    def __init__(self, agent: str, caller: str, lost: Callable[[], bool] | None = None) -> None:
         self.welcome: Welcome | None = None
         self.is_open = True
         self._greeting = frames.encode(Hello(frames.VERSION, agent, caller))
@@ -56,6 +71,9 @@ class Channel(asyncio.Protocol):
         self._reader = FrameReader()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._retired = False
+        self._lost = lost
+        self._was_lost = False
+        self._looks: asyncio.TimerHandle | None = None
         self._why = "the instance closed the connection before it answered"
 
     async def exchange(self, method: str, body: Any, trace: str, epoch: int, until: float, now: float) -> Answer:
@@ -71,6 +89,9 @@ class Channel(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         answer = self._waiting[number] = loop.create_future()
         timer = loop.call_later(until - now, _give_up, answer)
+        if self._lost and self._looks is None:
+            self._was_lost = self._lost()
+            self._looks = loop.call_later(LOOK_S, self._look, self._lost)
         try:
             self._transport.writelines(parts) if len(parts) > 1 else self._transport.write(parts[0])
             received: Answer = await answer
@@ -117,6 +138,19 @@ class Channel(asyncio.Protocol):
             if not answer.done():
                 answer.set_exception(ConnectionLost(self._why))
 
+    def _look(self, lost: Callable[[], bool]) -> None:
+        """While calls are under way: what was sent before the host was lost will not be answered."""
+        self._looks = None
+        is_lost, was_lost, self._was_lost = lost(), self._was_lost, False
+        if not self._waiting or not self.is_open:
+            return
+        if is_lost and not was_lost:
+            self._why, self.is_open = LOST, False
+            self._transport.abort()
+            return
+        self._was_lost = is_lost
+        self._looks = asyncio.get_running_loop().call_later(LOOK_S, self._look, lost)
+
     def _take(self, message: Welcome | Reply | Refusal, buffers: memoryview | None) -> None:
         if isinstance(message, Welcome):
             self.welcome = message
@@ -127,6 +161,17 @@ class Channel(asyncio.Protocol):
                     answer.set_exception(ConnectionLost(message.message, safe=True))
         elif (waiting := self._waiting.get(message.id)) and not waiting.done():
             waiting.set_result((message, buffers))
+
+
+async def _unless(lost: Callable[[], bool], connecting: Coroutine[Any, Any, T]) -> T:
+    before, task = lost(), asyncio.get_running_loop().create_task(connecting)
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
+            if not before and lost():
+                raise ConnectionLost(LOST, safe=True)
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _give_up(answer: asyncio.Future[Answer]) -> None:

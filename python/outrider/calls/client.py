@@ -24,7 +24,7 @@ from outrider.calls.plan import Plan
 from outrider.calls.settings import Settings
 from outrider.calls.target import Peer, Target
 from outrider.calls.tls import client_context
-from outrider.discovery.api import alookup, lookup, runtime_dir
+from outrider.discovery.api import alookup, lookup, lost_hosts, runtime_dir
 from outrider.discovery.records import Instance
 from outrider.errors import CallError, CallTimeout, ConnectionLost, FrameError
 
@@ -179,7 +179,7 @@ class Client:
         connection = idle or self._connect(peer, plan, now)
         try:
             reply, buffers = connection.exchange(
-                plan.method, arguments, plan.trace, plan.target.epoch, plan.attempt_until, now
+                plan.method, arguments, plan.trace, plan.target.epoch, plan.attempt_until, now, plan.in_need
             )
         except ConnectionLost as error:
             connection.close()
@@ -217,7 +217,9 @@ class Client:
     async def channel(self, peer: Peer, timeout_s: float) -> Channel:
         """The running loop's connection to an instance, opened if need be. Raises ConnectionLost and CallTimeout."""
         loop = asyncio.get_running_loop()
-        channel = await open_channel(peer.instance, self.caller, self.runtime, timeout_s, self.tls)
+        channel = await open_channel(
+            peer.instance, self.caller, self.runtime, timeout_s, self.tls, lost=self._lost(peer)
+        )
         if (other := peer.links.channel(loop)) is not None:
             channel.close()  # another coroutine was quicker
             return other
@@ -225,14 +227,19 @@ class Client:
         return channel
 
     def _connect(self, peer: Peer, plan: Plan, now: float) -> Connection:
-        instance = peer.instance
+        instance, lost = peer.instance, self._lost(peer)
         try:
-            sock = connect(instance, self.runtime, max(0.001, plan.attempt_until - now), self.tls)
+            sock = connect(instance, self.runtime, max(0.001, plan.attempt_until - now), self.tls, lost)
         except TimeoutError:
             raise CallTimeout(f"{instance.instance} took no connection before the deadline") from None
         except OSError as error:
             raise ConnectionLost(f"cannot be reached: {error.strerror or error}", safe=True) from error
-        return Connection(sock, instance.agent, self.caller)
+        return Connection(sock, instance.agent, self.caller, lost=lost)
+
+    def _lost(self, peer: Peer) -> Callable[[], bool] | None:
+        """Whether its host is lost, to be asked while calls to it are under way; None for one of this host."""
+        agent, host = peer.instance.agent, peer.instance.host
+        return None if peer.local else lambda: host in lost_hosts(agent, self._folder)
 
     def finish(self, plan: Plan, outcome: str) -> None:
         """The call is over: `outcome` is ok or the error's kind."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 from outrider.calls import frames
@@ -15,17 +16,31 @@ from outrider.errors import CallTimeout, ConnectionLost
 
 ROOM = 64 * 1024
 TIMEVAL = struct.Struct("@ll")
+LOOK_S = 0.2  # who waits for an answer looks so often whether there can be one still
+LOST = "its host is lost"
 
 Answer = tuple[Reply | Refusal, memoryview | None]
 
 
 class Connection:
-    """Says hello for `agent` with the first call. `welcome` is what the instance said of itself, once it has."""
+    """Says hello for `agent` with the first call. `welcome` is what the instance said of itself, once it has.
 
-    def __init__(self, sock: socket.socket, agent: str, caller: str, limit: int = MAX_FRAME) -> None:
+    lost: whether the other side's host is lost, of which a connection says nothing
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        agent: str,
+        caller: str,
+        limit: int = MAX_FRAME,
+        lost: Callable[[], bool] | None = None,
+    ) -> None:
         self.welcome: Welcome | None = None
         self._socket = sock
         self._limit = limit
+        self._lost = lost
+        self._watched = lost  # None while nobody would be helped by looking
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._timeout_ms = 0
         sock.settimeout(None)
@@ -35,19 +50,25 @@ class Connection:
         self._begin = self._end = 0
         self._greeting = frames.encode(Hello(frames.VERSION, agent, caller))
 
-    def exchange(self, method: str, body: Any, trace: str, epoch: int, until: float, now: float) -> Answer:
+    def exchange(
+        self, method: str, body: Any, trace: str, epoch: int, until: float, now: float, in_need: bool = False
+    ) -> Answer:
         """Send one request and wait for what answers it, until `until`; the buffers are of its arrays.
 
+        in_need: its host was lost already, and is asked for want of a better one: wait until the end
         What an earlier call gave up waiting for is skipped. After CallTimeout, ConnectionLost or FrameError the
         connection is of no use. Raises TypeError for a body that cannot be sent, and then it is.
         """
         number = next(self._ids)
+        self._watched = None if in_need else self._lost
         # The other side counts from the receipt.
         parts = frames.encode(Request(number, method, int((until - now) * 1e6), trace, epoch, body))
         if self._greeting:
             parts, self._greeting = [*self._greeting, *parts], []
         self._send(parts, until, now)
         try:
+            if self._is_tls:
+                self._receive_at_most(until - now)
             while True:
                 message, buffers = self._receive(until)
                 if isinstance(message, Welcome):
@@ -96,9 +117,9 @@ class Connection:
             self._socket.settimeout(timeout_ms / 1000)
         else:
             # The kernel's own: a timeout of Python's costs a poll before each send and each receive.
-            limit = TIMEVAL.pack(timeout_ms // 1000, timeout_ms % 1000 * 1000)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            most_ms = timeout_ms if self._lost is None else min(timeout_ms, int(LOOK_S * 1000))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(most_ms))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_ms))
 
     def _receive(self, until: float) -> tuple[Welcome | Reply | Refusal, memoryview | None]:
         """The next message. Raises FrameError, ConnectionLost, TimeoutError and OSError."""
@@ -147,8 +168,30 @@ class Connection:
             left_s = until - time.monotonic()
             if left_s <= 0:
                 raise TimeoutError
-            self._wait_at_most(left_s)
-        count = self._socket.recv_into(view)
+            self._receive_at_most(left_s)
+        while True:
+            try:
+                count = self._socket.recv_into(view)
+                break
+            except (TimeoutError, BlockingIOError):
+                self._go_on_waiting(until)
         if not count:
             raise ConnectionLost("the instance closed the connection before it answered")
         return count
+
+    def _go_on_waiting(self, until: float) -> None:
+        """Nothing came for a while. Raises TimeoutError at the end, ConnectionLost if nothing can come any more."""
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        if self._watched and self._watched():
+            raise ConnectionLost(LOST)
+        self._receive_at_most(left_s)
+
+    def _receive_at_most(self, seconds: float) -> None:
+        # TLS has one timeout for both directions, and what is cut off while it is sent cannot be sent on.
+        self._wait_at_most(min(seconds, LOOK_S) if self._is_tls and self._watched else seconds)
+
+
+def _timeval(milliseconds: int) -> bytes:
+    return TIMEVAL.pack(milliseconds // 1000, milliseconds % 1000 * 1000)

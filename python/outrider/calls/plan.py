@@ -48,7 +48,7 @@ class Plan:
     __slots__ = (
         *("_attempts", "_began", "_idempotent", "_pause_s", "_peer", "_permit", "_polls", "_rng", "_sent_at"),
         *("_refusals", "_refused", "_refused_until", "_timeout_s", "_tried", "_waits_for"),
-        *("attempt_until", "method", "target", "trace", "until"),
+        *("attempt_until", "in_need", "method", "target", "trace", "until"),
     )
 
     def __init__(
@@ -60,6 +60,7 @@ class Plan:
         above = context.deadline.get()
         self.until = now + timeout_s if above is None else min(now + timeout_s, above)
         self.attempt_until = self.until
+        self.in_need = False  # its host was known to be lost before this attempt
         self._began = now
         self._timeout_s = timeout_s
         self._idempotent = idempotent
@@ -99,6 +100,7 @@ class Plan:
         if chosen is None:
             return self._refused_by_circuits(now)
         self._peer, self._permit = chosen
+        self.in_need = self._peer.instance.host in answer.lost
         self._attempts += 1
         self._sent_at = now
         self.attempt_until = self.until

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from outrider.discovery.routing import Evidence
 from outrider.host import peers
 from outrider.host.config import Config
 from outrider.host.peers import NO_EVIDENCE, Peers
+from outrider.host.peers.lost import Door, LostHosts
 from outrider.host.publisher import local_evidence
 from outrider.host.state import Local
 from outrider.registry.services import CheckState
@@ -20,22 +23,33 @@ class Peering:
     """Speaks to the peers if there is a key, and is silent if there is none.
 
     hosts: every host of the fleet to its address
+    doors: where a host takes connections, by which it is known to live though its shim is not heard
     changed: called when `evidence` changed
     """
 
-    def __init__(self, config: Config, hosts: Callable[[], Mapping[str, str]], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        hosts: Callable[[], Mapping[str, str]],
+        doors: Callable[[str], Sequence[Door]],
+        changed: Callable[[], None],
+    ) -> None:
         self.peers: Peers | None = None
+        self._changed = changed
+        self._lost = LostHosts(doors, changed)
         self._told: dict[str, Evidence] = {}
         self._critical: dict[tuple[str, str], float] = {}  # since when Consul says so, on the monotonic clock
         if config.peers_key_file:
             key = peers.read_key(config.peers_key_file)
             started = peers.next_start(config.state_dir / "peers-started")
-            self.peers = Peers(config.host, key, config.address, config.peers_port, hosts, changed, started=started)
+            self.peers = Peers(
+                config.host, key, config.address, config.peers_port, hosts, self._heard_news, started=started
+            )
 
     @property
     def evidence(self) -> peers.Evidence:
         """What the peers know of other hosts."""
-        return self.peers.evidence if self.peers else NO_EVIDENCE
+        return replace(self.peers.evidence, lost=self._lost.hosts) if self.peers else NO_EVIDENCE
 
     @property
     def heard(self) -> frozenset[str]:
@@ -49,8 +63,14 @@ class Peering:
 
     async def stop(self) -> None:
         """Say that the silence to come is meant."""
+        self._lost.follow(())
         if self.peers:
             await self.peers.stop()
+
+    def _heard_news(self) -> None:
+        if self.peers:
+            self._lost.follow(self.peers.down_hosts)
+        self._changed()
 
     def tell(self, local: Local) -> None:
         """An instance of this host changed: tell the others, if it is a change for their routing."""

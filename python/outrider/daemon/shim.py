@@ -42,7 +42,7 @@ from outrider.host.logs import rotate
 from outrider.host.loop_lag import LoopLag
 from outrider.host.move_keys import MoveKeys
 from outrider.host.probes import ProbeLoop
-from outrider.host.publisher import Picture, Publisher, marked, picture_of
+from outrider.host.publisher import Picture, Publisher, doors, marked, picture_of
 from outrider.host.registrar import CHECK_PREFIX, HOST_CHECK, Registrar
 from outrider.host.state import Local
 from outrider.host.supervisor import Supervisor
@@ -111,7 +111,9 @@ class Shim:
         )
         self.publisher = Publisher(self._writer, self._picture)
         self.registrar = Registrar(self.consul, self._executor, config.host, lambda: self.feed.view.critical)
-        self.peering = Peering(config, lambda: self.targets.peers, self._peers_changed)
+        self.peering = Peering(
+            config, lambda: self.targets.peers, lambda host: doors(self.feed.view, host), self._peers_changed
+        )
         self.move_keys = MoveKeys(
             self.consul,
             self._executor,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from outrider.daemon.handover import Handovers
 from outrider.discovery.feed import View
 from outrider.discovery.records import Entry, Instance, Role
@@ -176,7 +178,7 @@ class Singletons:
             elif doc is None or doc.agent.mode != "singleton" or name not in self._served:
                 self._vacant_since.pop(name, None)
             elif now - self._vacant_since.setdefault(name, now) < VACANT_S:
-                waited[name] = Entry(name, (), held=True)
+                waited[name] = replace(entry, held=True)
         return waited
 
     def _as_left(self, local: Local) -> None:

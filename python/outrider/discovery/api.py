@@ -11,7 +11,7 @@ from inotify_simple import Event, INotify, flags
 
 from outrider.discovery.reader import Catalogue
 from outrider.discovery.records import Answer
-from outrider.errors import CatalogueError, ConsulError, UnknownAgent
+from outrider.errors import CatalogueError, ConsulError, OutriderError, UnknownAgent
 
 DEFAULT_RUNTIME = "/run/outrider"
 HEAD = "catalogue.head"
@@ -59,6 +59,15 @@ async def alookup(name: str, *, runtime: str | None = None) -> Answer:
         if not _given_up(catalogue):
             raise
         return await asyncio.to_thread(_ask_consul_instead, name, unknown)
+
+
+def lost_hosts(name: str, runtime: str) -> tuple[str, ...]:
+    """The hosts of agent `name` that are lost, from a catalogue that this process has read; Consul is never asked."""
+    catalogue = _catalogues.get(runtime)
+    try:
+        return catalogue.lookup(name).lost if catalogue else ()
+    except OutriderError:
+        return ()
 
 
 def watch(name: str, *, timeout_s: float | None = None, runtime: str | None = None) -> Iterator[Answer]:

@@ -92,7 +92,7 @@ class Catalogue:
             age_ns = head.age_ns(now_ns)
         entry = snapshot.cache.get(name) or self._decode(snapshot, name)
         age_s = age_ns / 1e9 if age_ns > 0 else 0.0
-        return Answer(entry.agent, entry.instances, age_s, "catalogue", entry.held, snapshot.generation)
+        return Answer(entry.agent, entry.instances, age_s, "catalogue", entry.held, snapshot.generation, entry.lost)
 
     def refresh(self) -> None:
         """Look now whether the files were replaced; lookups do so only once the content is a second old."""

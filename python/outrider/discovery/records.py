@@ -32,15 +32,22 @@ class Instance(Struct, frozen=True, array_like=True):
 
 
 class Entry(Struct, frozen=True, array_like=True):
-    """One agent in the catalogue: its routing set, best evidence first. `held`: callers wait, nobody is refused."""
+    """One agent in the catalogue: its routing set, best evidence first. `held`: callers wait, nobody is refused.
+
+    `lost`: hosts with instances of it that are lost now. What was asked of those will not be answered.
+    """
 
     agent: str
     instances: tuple[Instance, ...] = ()
     held: bool = False
+    lost: tuple[str, ...] = ()
 
 
 class Answer(Struct, frozen=True):
-    """What a lookup returns. `age_s`: seconds since the source last confirmed it; `source`: catalogue or consul."""
+    """What a lookup returns. `age_s`: seconds since the source last confirmed it; `source`: catalogue or consul.
+
+    `lost`: hosts with instances of the agent that are lost now, as far as this host's shim can tell.
+    """
 
     agent: str
     instances: tuple[Instance, ...]
@@ -48,3 +55,4 @@ class Answer(Struct, frozen=True):
     source: Literal["catalogue", "consul"]
     held: bool = False
     generation: int = 0
+    lost: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from msgspec import Struct
 from msgspec.structs import replace
 
+from outrider.calls.endpoint import port_of
 from outrider.discovery.catalogue import CatalogueWriter
 from outrider.discovery.feed import View
 from outrider.discovery.records import Entry, Instance, Role
@@ -133,19 +134,30 @@ def picture_of(
         observed[name] = [_weighted(o, given) for o in observed.get(name, ())]
     called = {name: [o for o in seen if o.instance.role != "standby"] for name, seen in observed.items()}
     beside = {name: [o for o in seen if o.instance.role == "standby"] for name, seen in observed.items()}
+    lost = {name: _lost(seen, peers.lost) for name, seen in observed.items()} if peers.lost else {}
     return Picture(
-        {name: _entry(name, seen, view.placements.get(name)) for name, seen in called.items()},
+        {name: _entry(name, seen, view.placements.get(name), lost.get(name, ())) for name, seen in called.items()},
         {name: routing_set(seen) for name, seen in beside.items() if seen},
     )
 
 
-def _entry(name: str, seen: Sequence[Observed], placement: PlacementDoc | None) -> Entry:
+def _entry(name: str, seen: Sequence[Observed], placement: PlacementDoc | None, lost: tuple[str, ...]) -> Entry:
     """Who may be called. One that gets no calls is left out while another serves; callers of what is held wait."""
     if placement and placement.held:
-        return Entry(name, (), held=True)
+        return Entry(name, (), held=True, lost=lost)
     found = routing_set(seen)
     weighed = tuple(instance for instance in found if instance.weight > 0.0 and instance.status != "critical")
-    return Entry(name, weighed or found)
+    return Entry(name, weighed or found, lost=lost)
+
+
+def _lost(seen: Sequence[Observed], hosts: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted({observed.instance.host for observed in seen} & hosts))
+
+
+def doors(view: View, host: str) -> list[tuple[str, int]]:
+    """Where calls reach the instances of another host: each of these ports is open from here while the host lives."""
+    found = (instance_of_service(service, host) for service in view.members.get(host, ()) if TAG in service.tags)
+    return [(record.address, port_of(record)) for record in found if port_of(record)]
 
 
 def _weights(doc: PlacementDoc) -> dict[tuple[str, str], float]:

@@ -7,6 +7,8 @@ import base64
 import json
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,17 +17,21 @@ from msgspec.structs import replace
 
 from integration.conftest import free_ports
 from integration.shim.consul_relay import Relay
+from integration.shim.under_load import COUNTER
+from outrider.calls.client import Client
+from outrider.discovery.reader import Catalogue
+from outrider.errors import ConnectionLost
+from outrider.fleet.spec import Agent
 from outrider.host.peers import Peers
 from outrider.registry import services
 from outrider.registry.layout import Placed
-from outrider.registry.services import Service
 
 if TYPE_CHECKING:
     from integration.shim.shim_host import ShimHost
 
 pytest_plugins = ("integration.shim.shim_host",)
 KEY = bytes(range(32))
-SHIM = "127.0.0.1"
+SHIM, OTHER = "127.0.0.1", "127.0.0.2"
 
 
 def configured(host: ShimHost) -> int:
@@ -44,7 +50,7 @@ def started(host: ShimHost, port: int) -> Peers:
     host.publish({"Alpha": host.small})
     host.start()
     host.wait(lambda: host.passing("Alpha"))
-    return Peers("other", KEY, "127.0.0.2", port, lambda: {"local": SHIM}, lambda: None)
+    return Peers("other", KEY, OTHER, port, lambda: {"local": SHIM}, lambda: None)
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> float:
@@ -96,17 +102,10 @@ async def test_who_stops_the_shim_silences_no_host(host: ShimHost) -> None:
 
 async def test_what_a_peer_tells_leaves_the_routing_and_comes_back(host: ShimHost) -> None:
     other = started(host, configured(host))
-    client = host.consul.client
-    # The other host's instance as Consul has it: registered, placed, and passing whatever happens to it.
-    meta = {"agent": "Alpha", "version": "v1", "epoch": "0", "host": "other", "role": "replica", "ports": "{}"}
-    service = Service("Alpha-2", "Alpha", "127.0.0.2", 7200, ("outrider",), meta)
-    node = {"Node": "other", "Address": "127.0.0.2", "NodeMeta": {"external-node": "true"}}
-    node["Service"] = {"ID": service.id, "Service": service.name, "Address": service.address, "Port": service.port}
-    node["Service"] |= {"Tags": list(service.tags), "Meta": meta}
-    client.put("/v1/catalog/register", json.dumps(node).encode())
+    register_on_other(host, 7200)
     place_on_both(host)
     host.wait(lambda: {"Alpha-1", "Alpha-2"} <= {instance.instance for instance in host.served("Alpha")})
-    assert services.node_services(client, "other")
+    assert services.node_services(host.consul.client, "other")
     await other.start()
     try:
         await until(lambda: other.line.received > 10)
@@ -142,6 +141,88 @@ async def test_a_consul_agent_that_knows_no_leader_is_shown_a_host_that_is_heard
     finally:
         await other.stop()
         relay.stop()
+
+
+class Silent:
+    """A port of the other host, where calls are taken and never answered. `taken`: connections so far."""
+
+    def __init__(self) -> None:
+        self.taken: list[socket.socket] = []
+        self._socket = socket.socket()
+        self._socket.bind((OTHER, 0))
+        self._socket.listen(0)
+        self.port = int(self._socket.getsockname()[1])
+        asyncio.get_running_loop().add_reader(self._socket, lambda: self.taken.append(self._socket.accept()[0]))
+
+    def vanish(self) -> None:
+        """Its queue is full from now on, and its kernel drops what comes: as if there was no host."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        for _ in range(4):
+            self.taken.append(socket.socket())
+            self.taken[-1].setblocking(False)
+            self.taken[-1].connect_ex((OTHER, self.port))
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        for one in (self._socket, *self.taken):
+            one.close()
+
+
+async def test_calls_under_way_end_when_their_host_is_lost_and_not_when_only_its_shim_is_silent(host: ShimHost) -> None:
+    port, silent = configured(host), Silent()
+    log = {"COUNTER_LOG": str(host.folder / "counted")}
+    command = (sys.executable, str(COUNTER))
+    host.publish({"Alpha": Agent(command=command, ports={"call": "auto"}, environment=log, probes=())})
+    agent, here = host.docs["Alpha"]
+    host.docs["Alpha"] = (agent, replace(here, instances=(Placed("Alpha-2", "other", "v1"),)))
+    host.write()
+    register_on_other(host, silent.port)
+    host.start()
+    other = Peers("other", KEY, OTHER, port, lambda: {"local": SHIM}, lambda: None)
+    await other.start()
+    client = Client(runtime=host.folder / "runtime", caller="test")
+    catalogue: list[Catalogue] = []
+    try:
+        await until(lambda: names(host) == ["Alpha-2"] and other.line.received > 10)
+        calls = [
+            asyncio.create_task(asyncio.to_thread(client.call, "Alpha", "add", timeout=60, idempotent=True)),
+            asyncio.create_task(asyncio.to_thread(client.call, "Alpha", "hold", {"s": 0.0}, timeout=60)),
+            asyncio.create_task(client.acall("Alpha", "add", timeout=60, idempotent=True)),
+        ]
+        await until(lambda: len(silent.taken) == len(calls))
+        host.docs["Alpha"] = (agent, replace(here, instances=(*here.instances, Placed("Alpha-2", "other", "v1"))))
+        host.write()
+        await until(lambda: names(host) == ["Alpha-1", "Alpha-2"])
+        catalogue.append(Catalogue(host.folder / "runtime"))
+        # Its shim falls silent and its kernel goes on: out of routing, and asked now and then whether it is lost.
+        other._timers.pop("beat").cancel()
+        await until(lambda: names(host) == ["Alpha-1"] and len(silent.taken) > len(calls) + 3)
+        assert catalogue[0].lookup("Alpha").lost == ()
+        assert not any(call.done() for call in calls)
+        silent.vanish()
+        again, once, in_the_loop = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+        assert [said["instance"] for said in (again, in_the_loop)] == ["Alpha-1", "Alpha-1"]
+        assert isinstance(once, ConnectionLost)
+        assert (once.safe, once.instance, "its host is lost" in once.message) == (False, "Alpha-2", True)
+        assert catalogue[0].lookup("Alpha").lost == ("other",)
+        other._beat()
+        await until(lambda: catalogue[0].lookup("Alpha").lost == () and names(host) == ["Alpha-1", "Alpha-2"])
+    finally:
+        client.close()
+        silent.close()
+        await other.stop()
+
+
+def names(host: ShimHost) -> list[str]:
+    return [instance.instance for instance in host.served("Alpha")]
+
+
+def register_on_other(host: ShimHost, port: int) -> None:
+    """An instance of Alpha on the other host as Consul has it: passing whatever happens to it."""
+    meta = {"agent": "Alpha", "version": "v1", "epoch": "0", "host": "other", "role": "replica", "ports": "{}"}
+    service = {"ID": "Alpha-2", "Service": "Alpha", "Address": OTHER, "Port": port, "Tags": ["outrider"], "Meta": meta}
+    node = {"Node": "other", "Address": OTHER, "NodeMeta": {"external-node": "true"}, "Service": service}
+    host.consul.client.put("/v1/catalog/register", json.dumps(node).encode())
 
 
 def place_on_both(host: ShimHost) -> None:

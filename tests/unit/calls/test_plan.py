@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from outrider.calls import context, frames
 from outrider.calls.frames import Refusal, Reply
@@ -78,6 +79,18 @@ def test_an_answer_is_decoded_and_counted() -> None:
     one.finish("ok", NOW + 0.01)
     assert (peer.in_flight, of.tallies["say"].outcomes) == (0, {"ok": 1})
     assert peer.latency_s == pytest.approx(0.01)
+
+
+def test_an_attempt_is_in_need_if_its_host_was_lost_before_it() -> None:
+    one, given = plan(target(), idempotent=True), answer(1)
+    asked(one, given)
+    assert not one.in_need
+    one.failed(ConnectionLost("its host is lost"), NOW)
+    now = NOW + 0.5
+    one.target.peers[0].breaker.close()
+    asked_again = [one.next_peer(replace(given, lost=("h",)), now) for _ in range(2)]
+    assert isinstance(asked_again[1], Peer)
+    assert one.in_need
 
 
 def test_methods_whose_names_are_made_of_data_are_counted_together() -> None:

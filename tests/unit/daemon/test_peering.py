@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from outrider.daemon.peering import Peering
 from outrider.fleet.spec import Agent
 from outrider.host.config import Config
-from outrider.host.peers import NO_EVIDENCE, Peers
+from outrider.host.peers import NO_EVIDENCE, Peers, lost
 from outrider.host.state import Local
 from outrider.registry.layout import AgentDoc, Placed
 from outrider.registry.services import CheckState
@@ -39,7 +40,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def peering(config: Config) -> Peering:
-    return Peering(config, dict, lambda: None)
+    return Peering(config, dict, lambda host: (), lambda: None)
 
 
 @pytest.fixture
@@ -110,10 +111,32 @@ def test_news_from_before_a_failure_that_consul_saw_and_saw_end_is_forgotten(pee
 
 
 async def test_without_a_key_there_are_no_peers(tmp_path: Path) -> None:
-    peering = Peering(Config("fleet", "gpu1", tmp_path, tmp_path, tmp_path), dict, lambda: None)
+    peering = Peering(Config("fleet", "gpu1", tmp_path, tmp_path, tmp_path), dict, lambda host: (), lambda: None)
     await peering.start()
     peering.tell(local("critical"))
     peering.gone("Echo-1")
     peering.consul_says([])
     assert (peering.peers, peering.evidence) == (None, NO_EVIDENCE)
+    await peering.stop()
+
+
+async def test_who_is_voted_down_is_asked_whether_it_is_lost(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes, silent = asyncio.Queue[frozenset[str]](), [True]
+
+    async def knock(door: tuple[str, int]) -> bool:
+        await asyncio.sleep(0)
+        return not silent[0]
+
+    monkeypatch.setattr(lost, "answers", knock)
+    peering = Peering(
+        config, dict, lambda host: [("10.0.0.2", 7200)], lambda: changes.put_nowait(peering.evidence.lost)
+    )
+    assert peering.peers
+    peering.peers._down = frozenset({"gpu2"})
+    peering._heard_news()
+    assert await asyncio.wait_for(changes.get(), 5) == frozenset()
+    assert await asyncio.wait_for(changes.get(), 5) == {"gpu2"}
+    peering.peers._down = frozenset()
+    peering._heard_news()
+    assert await asyncio.wait_for(changes.get(), 5) == frozenset()
     await peering.stop()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from full_disk import full_disk
@@ -47,6 +48,31 @@ def test_what_is_published_is_read(writer: CatalogueWriter, tmp_path: Path) -> N
     assert len(reader.names()) == 77
     assert writer.publish({"A5": entry("A5", 2)}) == 2
     assert len(reader.lookup("A5").instances) == 2
+
+
+def test_lost_hosts_are_read_where_the_catalogue_was_and_nowhere_else(writer: CatalogueWriter, tmp_path: Path) -> None:
+    assert api.lost_hosts("A", str(tmp_path)) == ()
+    writer.publish({"A": Entry("A", lost=("h", "i")), "B": entry("B")})
+    assert api.lost_hosts("A", str(tmp_path)) == ()  # nobody has looked anything up: no call is under way
+    assert api.lookup("A", runtime=str(tmp_path)).lost == ("h", "i")
+    assert [api.lost_hosts(name, str(tmp_path)) for name in ("A", "B", "C")] == [("h", "i"), (), ()]
+    writer.publish({"A": Entry("A", lost=("i",))})
+    assert api.lost_hosts("A", str(tmp_path)) == ("i",)
+
+
+def test_a_catalogue_of_a_release_without_lost_hosts_is_read_and_the_other_way_round() -> None:
+    old = msgspec.msgpack.encode(["A", [], True])
+    assert msgspec.msgpack.decode(old, type=Entry) == Entry("A", held=True)
+    new = msgspec.msgpack.encode(Entry("A", held=True, lost=("h",)))
+    assert msgspec.msgpack.decode(new, type=Before) == Before("A", held=True)
+
+
+class Before(msgspec.Struct, frozen=True, array_like=True):
+    """Entry as it was first published."""
+
+    agent: str
+    instances: tuple[Instance, ...] = ()
+    held: bool = False
 
 
 def test_the_same_content_is_no_new_generation(writer: CatalogueWriter) -> None:

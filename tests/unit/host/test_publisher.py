@@ -10,9 +10,9 @@ from outrider.discovery.feed import View
 from outrider.discovery.records import Entry, Instance
 from outrider.fleet.spec import Agent
 from outrider.host.peers import NO_EVIDENCE, Evidence
-from outrider.host.publisher import MAINTENANCE, marked, picture_of, remote_evidence
+from outrider.host.publisher import MAINTENANCE, doors, marked, picture_of, remote_evidence
 from outrider.host.state import Local
-from outrider.registry.layout import AgentDoc, Placed
+from outrider.registry.layout import AgentDoc, Placed, PlacementDoc
 from outrider.registry.leases import Lease, LeaseDoc
 from outrider.registry.services import CheckState, Service
 
@@ -102,6 +102,30 @@ def test_a_host_that_peers_vote_down_is_suspected_as_one_that_gossip_lost() -> N
     assert served(view_of(), told=lost) == [("Echo-2", "critical"), ("Echo-3", "critical")]
     last = {"Echo": Entry("Echo", tuple(Instance("Echo", f"Echo-{n}", f"pc{n}", "10.0.0.2", n, {}) for n in (2, 3)))}
     assert served(View({}, {}, {}), last=last, told=lost) == [("Echo-3", "passing")]
+
+
+def test_lost_hosts_are_told_with_the_agents_that_have_instances_there() -> None:
+    view = view_of()
+    view.agents["Other"] = AgentDoc("Other", "reference", Agent(), "v1")
+    for down in (Evidence(frozenset({"pc2"})), Evidence(frozenset({"pc2"}), lost=frozenset({"pc2", "pc3"}))):
+        found = picture_of(view, {}, {}, "pc1", "10.0.0.1", {}, peers=down).entries
+        assert (found["Echo"].lost, found["Other"].lost) == (("pc2",) if down.lost else (), ())
+        assert [i.status for i in found["Echo"].instances] == ["critical"] * 2
+    view.placements["Echo"] = PlacementDoc("Echo", held="moves")
+    assert picture_of(view, {}, {}, "pc1", "10.0.0.1", {}, peers=down).entries["Echo"].lost == ("pc2",)
+
+
+def test_a_hosts_doors_are_the_ports_that_calls_go_to() -> None:
+    view = view_of()
+    call = {"agent": "Echo", "host": "pc2", "ports": '{"main": 7201, "call": 7300}'}
+    without = (Service("x", "x", "10.0.0.2", 0, ("outrider",)), Service("mysql", "mysql", "10.0.0.2", 3306))
+    view.members["pc2"] = (
+        *remote("Echo-2"),
+        Service("Echo-3", "Echo", "10.0.0.2", 7201, ("outrider",), call),
+        *without,
+    )
+    assert doors(view, "pc2") == [("10.0.0.2", 7200), ("10.0.0.2", 7300)]
+    assert doors(view, "pc3") == []
 
 
 def test_peers_put_nothing_into_routing_that_consul_took_out() -> None:

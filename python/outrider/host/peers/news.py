@@ -23,10 +23,14 @@ SUSPECTS_BYTES = 280
 
 
 class Evidence(Struct, frozen=True):
-    """What peers know of other hosts: those that are voted down, and dead instances by (host, instance) to why."""
+    """What peers know of other hosts: those that are voted down, and dead instances by (host, instance) to why.
+
+    `lost`: those of the voted down whose kernel does not answer either.
+    """
 
     hosts: frozenset[str] = frozenset()
     instances: Mapping[tuple[str, str], str] = {}
+    lost: frozenset[str] = frozenset()
 
 
 NO_EVIDENCE = Evidence()
