@@ -69,16 +69,20 @@ class Guard(Struct, frozen=True):
 def decode_docs(reply: Reply, prefix: str, kind: type[T]) -> Docs[T]:
     """The documents of a recursive read. One that is malformed is named in `problems` and left out.
 
+    A name with a dot in front is of no document: something is said there of those beside it.
     Raises ConsulError if the answer as a whole is not Consul's.
     """
     found: Docs[T] = Docs(reply.index)
     for pair in decode(reply.body, list[_Pair]) if reply.body else []:
+        name = pair.Key.removeprefix(prefix)
+        if name.startswith("."):
+            continue
         try:
             doc = msgspec.json.decode(base64.b64decode(pair.Value or ""), type=kind)
         except (msgspec.MsgspecError, ValueError) as error:
             found.problems.append(f"{pair.Key}: {error}")
             continue
-        found.docs[pair.Key.removeprefix(prefix)] = (doc, pair.ModifyIndex)
+        found.docs[name] = (doc, pair.ModifyIndex)
     return found
 
 

@@ -53,6 +53,11 @@ def test_one_malformed_document_does_not_hide_the_others(text) -> None:
     assert docs.problems[0].startswith(PREFIX + "bad: ")
 
 
+def test_what_stands_beside_the_documents_is_none_of_them() -> None:
+    docs = decode_docs(reply((PREFIX + ".said", "5"), (PREFIX + "a", '{"name": "A"}')), PREFIX, Doc)
+    assert (docs.docs, docs.problems) == ({"a": (Doc("A"), 11)}, [])
+
+
 def test_nothing_there_is_no_documents() -> None:
     assert decode_docs(Reply(7, b"", True, 0, 404), PREFIX, Doc).docs == {}
 
