@@ -41,8 +41,8 @@ REREAD_S = 30.0
 class View(Struct):
     """The fleet as last read from Consul. `members`: node to its services; `critical`: checks that are critical now.
 
-    whole: every document is there, so what has none was removed
     hosts: what the inventory and operators say of each; nodes: those that the catalog has
+    whole: every document is there, so what has none was removed
     """
 
     agents: dict[str, AgentDoc]
@@ -50,9 +50,9 @@ class View(Struct):
     members: dict[str, tuple[Service, ...]]
     critical: tuple[CheckState, ...] = ()
     documents_read: bool = False
-    whole: bool = False
     hosts: dict[str, HostDoc] = field(default_factory=dict)
     nodes: frozenset[str] = frozenset()
+    whole: bool = False
 
 
 class Feed:
@@ -78,6 +78,7 @@ class Feed:
         self._publications = Publications(state_dir)
         self._agents: dict[str, AgentDoc] | None = None
         self._placements: dict[str, PlacementDoc] | None = None
+        self._hosts: dict[str, HostDoc] = {}
         self._whole = False
         self.documents_lost = False
         self._members_stale = asyncio.Event()
@@ -147,9 +148,19 @@ class Feed:
     def _hosts_changed(self, reply: Reply) -> None:
         docs = kv.decode_docs(reply, HOSTS, HostDoc)
         self._report(docs.problems)
-        self.view.hosts = {name: doc for name, (doc, _) in docs.docs.items()}
+        self._hosts = {name: doc for name, (doc, _) in docs.docs.items()}
+        self._join_hosts()
         self._members_stale.set()
         self._on_members()
+
+    def _join_hosts(self) -> None:
+        """A host without a document was taken out of the inventory, unless Consul lost it.
+
+        They are read apart from the number of the publication; that all have gone while something is placed is a loss.
+        """
+        view, hosts = self.view, self._hosts
+        removed = self._whole and (hosts or not view.placements)
+        view.hosts = dict(hosts) if removed else {**view.hosts, **hosts}
 
     def _documents_changed(self) -> None:
         """Pass both kinds on, unless one is missing altogether and this shim knows of nothing else yet."""
@@ -169,6 +180,7 @@ class Feed:
             return
         view.agents, view.placements = found
         view.documents_read, view.whole = True, self._whole
+        self._join_hosts()
         self._members_stale.set()
         self._on_documents()
 

@@ -13,9 +13,10 @@ import pytest
 
 from outrider.discovery.feed import Feed
 from outrider.fleet.spec import Agent
+from outrider.fleet.spec import Host as HostSpec
 from outrider.registry.address import Address
 from outrider.registry.client import Reply, connect
-from outrider.registry.layout import FLEET, PLACEMENT, PUBLISHED, AgentDoc, Placed, PlacementDoc
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, PUBLISHED, AgentDoc, HostDoc, Placed, PlacementDoc
 
 YOUNG, LATER, OLD = 3, 40, 900
 
@@ -60,6 +61,9 @@ class Host:
 
     def placement(self, index: int, contents: dict[str, bytes]) -> None:
         self.feed._placement_changed(answer(PLACEMENT, index, contents))
+
+    def hosts(self, index: int, contents: dict[str, bytes]) -> None:
+        self.feed._hosts_changed(answer(HOSTS, index, contents))
 
     def read(self, index: int, contents: dict[str, bytes]) -> None:
         self.fleet(index, contents)
@@ -125,6 +129,23 @@ async def test_only_the_placement_tells_that_an_agent_is_gone(host: Host) -> Non
     assert host.seen == {"A", "B", "C"} == host.feed.view.agents.keys()
     host.placement(OLD, {})
     assert host.seen == {"A", "B", "C"} == host.feed.view.agents.keys()
+
+
+async def test_a_host_is_forgotten_only_by_a_publication(host: Host) -> None:
+    both = {HOSTS + name: msgspec.json.encode(HostDoc(HostSpec(name))) for name in ("gpu1", "gpu2")}
+    one = {HOSTS + "gpu1": both[HOSTS + "gpu1"]}
+    view = host.feed.view
+    host.hosts(LATER, both)
+    host.hosts(YOUNG, {})  # read before the placements tell of the loss
+    assert view.hosts.keys() == {"gpu1", "gpu2"}
+    host.read(YOUNG, {})
+    host.hosts(LATER, one)
+    assert view.hosts.keys() == {"gpu1", "gpu2"}
+    host.read(LATER, documents("A", number=8))
+    assert view.hosts.keys() == {"gpu1"}
+    host.hosts(OLD, {})
+    host.read(OLD, documents(number=9))
+    assert view.hosts == {}
 
 
 async def test_a_placement_that_cannot_be_read_was_not_removed(host: Host) -> None:
