@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from outrider.errors import ConsulConflict, ConsulDenied, ConsulError
 from outrider.registry.client import Consul, Reply, decode
+from outrider.registry.layout import PUBLISHED
 from outrider.registry.line import Raw
 from outrider.registry.transport import error_of
 
@@ -69,13 +70,13 @@ class Guard(Struct, frozen=True):
 def decode_docs(reply: Reply, prefix: str, kind: type[T]) -> Docs[T]:
     """The documents of a recursive read. One that is malformed is named in `problems` and left out.
 
-    A name with a dot in front is of no document: something is said there of those beside it.
+    The number of the last publication, which stands among the placements, is none.
     Raises ConsulError if the answer as a whole is not Consul's.
     """
     found: Docs[T] = Docs(reply.index)
     for pair in decode(reply.body, list[_Pair]) if reply.body else []:
         name = pair.Key.removeprefix(prefix)
-        if name.startswith("."):
+        if prefix and pair.Key == PUBLISHED:
             continue
         try:
             doc = msgspec.json.decode(base64.b64decode(pair.Value or ""), type=kind)
