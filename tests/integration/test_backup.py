@@ -21,8 +21,20 @@ from outrider.migration.backup.record import known_everywhere
 from outrider.migration.backup.scratch_consul import scratch_consul
 from outrider.registry.client import connect
 from outrider.registry.kv import Change, get_doc, list_docs, put_docs
-from outrider.registry.layout import BACKUPS, FLEET, HOSTS, PLACEMENT, RUN_LOCK, AgentDoc, HostDoc, Placed, PlacementDoc
+from outrider.registry.layout import (
+    BACKUPS,
+    FLEET,
+    HOSTS,
+    PLACEMENT,
+    PUBLISHED,
+    RUN_LOCK,
+    AgentDoc,
+    HostDoc,
+    Placed,
+    PlacementDoc,
+)
 from outrider.registry.lock import RunLock
+from outrider.registry.published import Published
 
 pytestmark = pytest.mark.integration
 HIDDEN = "hunter2-is-no-password"
@@ -37,6 +49,7 @@ def publish(server: ConsulServer) -> None:
     docs = [
         Change(FLEET + "A", doc("A", state=True, environment=environment, secrets={"TOKEN": "/etc/token"}), 0),
         Change(PLACEMENT + "A", PlacementDoc("A", (Placed("A-1", "h1", "v1"),)), 0),
+        Change(PUBLISHED, Published(1), 0),  # in no backup: only a publication knows
         Change(FLEET + "B", doc("B"), 0),
         Change(PLACEMENT + "B", PlacementDoc("B", (Placed("B-1", "h2", "v1"),)), 0),
         Change(HOSTS + "h1", HostDoc(Host("h1")), 0),

@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
@@ -100,9 +102,9 @@ def fleet(consul: ConsulServer) -> Iterator[Fleet]:
 async def placing(fleet: Fleet, host: str) -> AsyncIterator[Placer]:
     """A placer as a shim has it."""
     client = connect(fleet.consul.address)
-    with ThreadPoolExecutor(8) as executor:
+    with ThreadPoolExecutor(8) as executor, TemporaryDirectory() as folder:
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-        feed = Feed(client, executor, on_documents=nothing, on_members=nothing, on_contact=nothing)
+        feed = Feed(client, executor, Path(folder), on_documents=nothing, on_members=nothing, on_contact=nothing)
         placer = Placer(client, executor, host, lambda: feed.view)
         feed.start()
         placer.start()

@@ -12,14 +12,15 @@ from publishing import HOST, TWO, an_agent, documents, order, wait_until_healthy
 from stand_in import StandIn
 
 from integration.conftest import ConsulServer
-from outrider.errors import ConsulUnreachable, FleetError, Locked, RolloutFailed
+from outrider.errors import ConsulConflict, ConsulUnreachable, FleetError, Locked, RolloutFailed
 from outrider.migration.compile import Definition
 from outrider.migration.driver import Driver
 from outrider.migration.overview import overview
 from outrider.migration.publication import Order, Target, predict, publish
 from outrider.registry.kv import Change, get_doc, list_docs, put_docs
-from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, RUN_LOCK, AgentDoc, HostDoc, PlacementDoc
+from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, PUBLISHED, RUN_LOCK, AgentDoc, HostDoc, PlacementDoc
 from outrider.registry.lock import RunLock
+from outrider.registry.published import Published, publication_went_through
 
 pytestmark = pytest.mark.integration
 
@@ -67,6 +68,52 @@ def test_the_second_run_changes_nothing(target: Target, host: StandIn, consul: C
     assert result.agents.unchanged == 2
     assert result.diff == []
     assert len(host.events) == started
+
+
+def number(consul: ConsulServer) -> int:
+    """Of the last publication that went through; 0 if none did."""
+    doc, _ = get_doc(consul.client, PUBLISHED, Published)
+    return doc.number if doc else 0
+
+
+def test_only_a_publication_that_went_through_says_that_all_is_there(
+    target: Target, host: StandIn, consul: ConsulServer
+) -> None:
+    broken = {**TWO, "b": an_agent(environment={"BROKEN": "1"})}
+    with pytest.raises(RolloutFailed):
+        publish(target, order(broken, wait_s=1.5))
+    assert number(consul) == 0
+    publish(target, order(TWO))
+    first = number(consul)
+    assert first > time.time() * 1000 - 60_000
+    publish(target, order(TWO))
+    assert number(consul) == first
+    publish(target, order({"a": TWO["a"]}))
+    assert number(consul) > first
+    put_docs(consul.client, [Change(PUBLISHED, Published(2**50), None)])
+    publish(target, Order(state="absent"))
+    assert number(consul) == 2**50 + 1
+
+
+def test_a_number_that_consul_lost_is_written_though_nothing_else_changed(
+    target: Target, host: StandIn, consul: ConsulServer
+) -> None:
+    publish(target, order(TWO, prune=False))
+    assert number(consul) == 0  # who removes nothing does not know what else was there
+    assert not publish(target, order(TWO)).changed
+    first = number(consul)
+    assert first
+    publish(target, order({**TWO, "c": an_agent()}, prune=False))
+    assert number(consul) > first
+
+
+def test_a_consul_that_was_wiped_a_moment_ago_is_not_called_whole(target: Target, consul: ConsulServer) -> None:
+    with RunLock(consul.client, RUN_LOCK, "test") as lock:
+        publication_went_through(consul.client, lock.guard)
+        consul.client.delete("/v1/kv/outrider/", params={"recurse": ""})
+        with pytest.raises(ConsulConflict):
+            publication_went_through(consul.client, lock.guard)
+    assert number(consul) == 0
 
 
 def test_what_the_inventory_says_of_a_host_is_published_once_and_what_operators_say_of_it_stays(

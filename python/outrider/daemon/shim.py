@@ -105,6 +105,7 @@ class Shim:
         self.feed = Feed(
             self.consul,
             self._executor,
+            config.state_dir,
             on_documents=self._documents_changed,
             on_members=self._members_changed,
             on_contact=self._contact,
@@ -317,7 +318,7 @@ class Shim:
     def _documents_changed(self) -> None:
         view = self.feed.view
         self.degradation.documents_changed()
-        self.agents.apply(view.agents, view.placements)
+        self.agents.apply(view.agents, view.placements, whole=view.whole)
         for local in self.locals.values():
             self._follow_key(local)
         self.singletons.follow_all()

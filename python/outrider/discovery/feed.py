@@ -14,14 +14,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct, field
 
+from outrider.discovery.absence import Publications, joined
 from outrider.errors import ConsulError
 from outrider.registry import kv, services
 from outrider.registry.client import Consul, Reply
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, PlacementDoc
+from outrider.registry.published import number_in
 from outrider.registry.services import CheckState, Service
 from outrider.registry.watch import Contact, Watch
 
@@ -32,8 +35,6 @@ CRITICAL_PATH = "/v1/health/state/critical"
 # Newer Consul feeds health watches from followers (75 ms later) unless the query is sorted by distance.
 CRITICAL_PARAMS = {"near": "_agent"}
 SETTLE_S = 0.1
-# After Consul lost the documents they come back in several transactions: none is acted on before all had time to come.
-REPUBLISH_S = 2.0
 REREAD_S = 30.0
 
 
@@ -41,6 +42,7 @@ class View(Struct):
     """The fleet as last read from Consul. `members`: node to its services; `critical`: checks that are critical now.
 
     hosts: what the inventory and operators say of each; nodes: those that the catalog has
+    whole: every document is there, so what has none was removed
     """
 
     agents: dict[str, AgentDoc]
@@ -50,6 +52,7 @@ class View(Struct):
     documents_read: bool = False
     hosts: dict[str, HostDoc] = field(default_factory=dict)
     nodes: frozenset[str] = frozenset()
+    whole: bool = False
 
 
 class Feed:
@@ -59,6 +62,7 @@ class Feed:
         self,
         consul: Consul,
         executor: Executor,
+        state_dir: Path,
         *,
         on_documents: Callable[[], None],
         on_members: Callable[[], None],
@@ -71,11 +75,12 @@ class Feed:
         self._on_members = on_members
         self._on_contact = on_contact
         self._loop = asyncio.get_running_loop()
-        self._agents: dict[str, AgentDoc] = {}
-        self._placements: dict[str, PlacementDoc] = {}
-        self._indexes: dict[str, int] = {}
+        self._publications = Publications(state_dir)
+        self._agents: dict[str, AgentDoc] | None = None
+        self._placements: dict[str, PlacementDoc] | None = None
+        self._hosts: dict[str, HostDoc] = {}
+        self._whole = False
         self.documents_lost = False
-        self._returning: asyncio.TimerHandle | None = None
         self._members_stale = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._watches = [
@@ -135,48 +140,52 @@ class Feed:
         docs = kv.decode_docs(reply, FLEET, AgentDoc)
         self._report(docs.problems)
         self._agents = {doc.name: doc for doc, _ in docs.docs.values()}
-        self._documents_changed(FLEET, reply.index)
+        self._documents_changed()
 
     def _placement_changed(self, reply: Reply) -> None:
         docs = kv.decode_docs(reply, PLACEMENT, PlacementDoc)
         self._report(docs.problems)
         self._placements = {doc.agent: doc for doc, _ in docs.docs.values()}
-        self._documents_changed(PLACEMENT, reply.index)
+        # One that cannot be read is there.
+        self._whole = self._publications.removed_the_absent(number_in(reply)) and not docs.problems
+        self._documents_changed()
 
     def _hosts_changed(self, reply: Reply) -> None:
         docs = kv.decode_docs(reply, HOSTS, HostDoc)
         self._report(docs.problems)
-        self.view.hosts = {name: doc for name, (doc, _) in docs.docs.items()}
+        self._hosts = {name: doc for name, (doc, _) in docs.docs.items()}
+        self._join_hosts()
         self._members_stale.set()
         self._on_members()
 
-    def _documents_changed(self, prefix: str, index: int) -> None:
-        """Pass both kinds on, unless one is missing altogether and nobody is known to have deleted it.
+    def _join_hosts(self) -> None:
+        """A host without a document was taken out of the inventory, unless Consul lost it.
 
-        Deleting raises the index; a Consul that lost its data counts anew, and of our own first answer we cannot know.
-        No instance may end for that: what was read before stands until the documents are written again.
+        They are read apart from the number of the publication; that all have gone while something is placed is a loss.
         """
-        anew = index < self._indexes.get(prefix, index + 1)
-        self._indexes[prefix] = index
-        was_lost = self.documents_lost
-        self.documents_lost = (was_lost or anew) and not (self._agents and self._placements)
-        if self.documents_lost and not was_lost and self.view.documents_read:
-            log.warning("Consul lost the fleet's documents: instances run on until they are published again")
-        if len(self._indexes) < 2 or self.documents_lost:
-            return
-        if self._returning or (was_lost and self.view.documents_read):
-            if self._returning:
-                self._returning.cancel()
-            self._returning = self._loop.call_later(REPUBLISH_S, self._pass_documents_on)
-            return
-        self._pass_documents_on()
+        view, hosts = self.view, self._hosts
+        removed = self._whole and (hosts or not view.placements)
+        view.hosts = dict(hosts) if removed else {**view.hosts, **hosts}
 
-    def _pass_documents_on(self) -> None:
-        self._returning = None
-        if self.documents_lost:
+    def _documents_changed(self) -> None:
+        """Pass both kinds on, unless one is missing altogether and this shim knows of nothing else yet."""
+        view, agents, placements = self.view, self._agents, self._placements
+        if agents is None or placements is None:
             return
-        self.view.agents, self.view.placements = self._agents, self._placements
-        self.view.documents_read = True
+        known = (view.agents, view.placements)
+        found = joined(known, (agents, placements), whole=self._whole)
+        nothing = not (agents and placements)
+        lost = not self._whole and (nothing or found[1].keys() > placements.keys())
+        if lost and not self.documents_lost and view.documents_read:
+            log.warning(
+                "Consul lost documents of the fleet: what runs without them runs on until it is published again"
+            )
+        self.documents_lost = lost
+        if lost and nothing and not view.documents_read:
+            return
+        view.agents, view.placements = found
+        view.documents_read, view.whole = True, self._whole
+        self._join_hosts()
         self._members_stale.set()
         self._on_documents()
 

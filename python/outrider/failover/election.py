@@ -94,11 +94,7 @@ class Election:
         self.lose()
 
     def _has_work(self) -> bool:
-        """Whether anything is placed. A Consul that was wiped is known by the index of its keys: leave it untouched.
-
-        A key written there before the fleet is published again would let the loss look like a deletion, and every
-        shim would end what it runs.
-        """
+        """Whether anything is placed: a Consul that was wiped is left untouched until the fleet is published again."""
         return bool(self._consul.get(f"/v1/kv/{PLACEMENT}", params={"keys": ""}).body)
 
     def _is_predecessor(self, holder: Holder) -> bool:

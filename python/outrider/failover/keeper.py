@@ -305,8 +305,7 @@ class LeaseKeeper:
     def _locked(self, doc: LeaseDoc, lease: Lease | None, session: str, taker: Candidate | None = None) -> int:
         """Lock the key with `doc`, in a thread; the new index. Raises ConsulError."""
         if lease is None and not leases.is_placed(self._consul, doc.agent):
-            # Consul lost its data. What is written before the fleet is published again would make the loss look like
-            # a deletion.
+            # Consul lost its data, and may be about to be restored: a lease that is taken meanwhile would not last.
             raise ConsulConflict(f"{doc.agent} is placed nowhere: Consul has lost the fleet")
         asked = 0
         if taker and taker.reserve and lease and lease.doc.heir:

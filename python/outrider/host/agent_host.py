@@ -72,8 +72,11 @@ class AgentHost:
         for instance, (doc, placed) in kept.items():
             self._run(instance, doc, placed)
 
-    def apply(self, agents: Mapping[str, AgentDoc], placements: Mapping[str, PlacementDoc]) -> None:
-        """Converge to the documents: start what is new, tell the rest, end what is gone."""
+    def apply(self, agents: Mapping[str, AgentDoc], placements: Mapping[str, PlacementDoc], *, whole: bool) -> None:
+        """Converge to the documents: start what is new, tell the rest, end what is gone.
+
+        whole: what has no placement was removed. Without it Consul may have lost that, and what runs runs on.
+        """
         fleet = Fleet("", {name: doc.agent for name, doc in agents.items()})
         self._in_cycle = {name: frozenset(cycle) for cycle in cycles(fleet) for name in cycle}
         desired = desired_on(self._config.host, agents, placements)
@@ -83,7 +86,21 @@ class AgentHost:
             else:
                 self._run(instance, doc, placed)
         for instance in self.runners.keys() - desired.keys():
-            self.runners[instance].remove()
+            runner = self.runners[instance]
+            if self._is_gone(runner.local, placements, whole):
+                runner.remove()
+        if whole:
+            self._end_unknown()
+
+    def _is_gone(self, local: Local, placements: Mapping[str, PlacementDoc], whole: bool) -> bool:
+        placement = placements.get(local.doc.name)
+        if placement is None:
+            return whole
+        here = (local.instance, self._config.host)
+        return all((placed.instance, placed.host) != here for placed in placement.instances)
+
+    def _end_unknown(self) -> None:
+        """Processes that earlier shims left and that neither the disk nor the documents name."""
         for process in self._adopted.values():
             log.warning("%s (pid %d) runs here but is not placed here: stopped", process.instance, process.pid)
             task = asyncio.get_running_loop().create_task(self._supervisor.stop(process, 5.0))

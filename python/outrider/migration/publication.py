@@ -32,6 +32,7 @@ from outrider.registry.address import Address
 from outrider.registry.client import connect
 from outrider.registry.layout import RUN_LOCK, HostDoc, service_name
 from outrider.registry.lock import RunLock
+from outrider.registry.published import is_whole, publication_went_through
 
 
 class LocalPort(Struct, frozen=True):
@@ -181,7 +182,8 @@ def publish(target: Target, order: Order) -> Result:
     known = plain(read_host_docs(consul))
     found = changes(store.read(), _goals(order, store.docs, known))
     hosts = host_changes(known, _hosts(order), prune=order.prune)
-    if not hosts and all(change.kind == "unchanged" for change in found):
+    unchanged = not hosts and all(change.kind == "unchanged" for change in found)
+    if unchanged and (is_whole(consul) or not _is_whole_fleet(order)):
         # No lock: it costs Consul four writes, and a run that changes nothing disturbs nobody.
         return _result(found, hosts, Report(warnings=_unwell(store, found)), time.monotonic() - started)
     with RunLock(consul, RUN_LOCK, _who()) as lock:
@@ -190,8 +192,15 @@ def publish(target: Target, order: Order) -> Result:
         hosts = write_host_docs(consul, lock, _hosts(order), prune=order.prune)
         found = changes(store.docs, wanted)
         report = Driver(store, wait_s=order.wait_s).run(found, wanted, order.parallel)
+        if _is_whole_fleet(order) or is_whole(consul):
+            publication_went_through(consul, lock.guard)
         report.warnings += _unwell(store, [change for change in found if change.kind == "unchanged"])
     return _result(found, hosts, report, time.monotonic() - started)
+
+
+def _is_whole_fleet(order: Order) -> bool:
+    """Whether nothing but what is ordered is to be in Consul. Without `prune` there may be more, and Consul lost it."""
+    return order.prune or order.state == "absent"
 
 
 def _goals(order: Order, current: dict[str, Documents], known: dict[str, HostDoc]) -> dict[str, Goal]:

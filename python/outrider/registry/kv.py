@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from outrider.errors import ConsulConflict, ConsulDenied, ConsulError
 from outrider.registry.client import Consul, Reply, decode
+from outrider.registry.layout import PUBLISHED
 from outrider.registry.line import Raw
 from outrider.registry.transport import error_of
 
@@ -69,16 +70,20 @@ class Guard(Struct, frozen=True):
 def decode_docs(reply: Reply, prefix: str, kind: type[T]) -> Docs[T]:
     """The documents of a recursive read. One that is malformed is named in `problems` and left out.
 
+    The number of the last publication, which stands among the placements, is none.
     Raises ConsulError if the answer as a whole is not Consul's.
     """
     found: Docs[T] = Docs(reply.index)
     for pair in decode(reply.body, list[_Pair]) if reply.body else []:
+        name = pair.Key.removeprefix(prefix)
+        if prefix and pair.Key == PUBLISHED:
+            continue
         try:
             doc = msgspec.json.decode(base64.b64decode(pair.Value or ""), type=kind)
         except (msgspec.MsgspecError, ValueError) as error:
             found.problems.append(f"{pair.Key}: {error}")
             continue
-        found.docs[pair.Key.removeprefix(prefix)] = (doc, pair.ModifyIndex)
+        found.docs[name] = (doc, pair.ModifyIndex)
     return found
 
 

@@ -11,6 +11,7 @@ from outrider.fleet.spec import Agent, Host
 
 FLEET = "outrider/fleet/"
 PLACEMENT = "outrider/placement/"
+PUBLISHED = "outrider/placement/.published"  # no agent is named so
 HOSTS = "outrider/hosts/"
 MIGRATIONS = "outrider/migrations/"
 MOVES = "outrider/moves/"

@@ -15,7 +15,7 @@ from msgspec import MsgspecError, Struct, json
 
 from outrider.errors import ConsulError, ConsulUnreachable, Locked
 from outrider.registry.client import Consul, decode
-from outrider.registry.kv import get_doc
+from outrider.registry.kv import Guard, get_doc
 
 log = logging.getLogger("outrider.lock")
 
@@ -78,6 +78,11 @@ class RunLock:
         except ConsulError as problem:
             log.warning("the lock %s is not released, it ends by itself: %s", self._key, problem.message)
         self._destroy()
+
+    @property
+    def guard(self) -> Guard:
+        """What fails a transaction once the lock is not ours, also if nobody noticed yet."""
+        return Guard(self._key, session=self._session)
 
     def check(self) -> None:
         """Raise Locked if the lock was lost meanwhile: another run may be at work."""

@@ -58,16 +58,24 @@ def test_lookups_go_on_without_consul_and_say_their_age(serving: ShimHost) -> No
 
 
 def test_a_wiped_consul_gets_everything_back(host: ShimHost) -> None:
-    for n in range(50):  # a Consul of some age, as its documents tell: one that starts anew has lower indexes
-        host.consul.client.put(f"/v1/kv/age/{n}", b"")
     host.publish(dict.fromkeys(NAMES, SMALL))
     host.start()
     host.wait(lambda: host.passing(*NAMES))
     before = pids(host)
+    assert host.shim
+    host.shim.send_signal(signal.SIGSTOP)
     host.consul.wipe()
     host.consul.start()
-    host.wait(lambda: "lost the fleet's documents" in host.log.read_text())
+    for n in range(50):  # the first answer that the shim gets is of a higher index than any before
+        host.consul.client.put(f"/v1/kv/age/{n}", b"")
+    host.shim.send_signal(signal.SIGCONT)
+    host.wait(lambda: "Consul lost documents of the fleet" in host.log.read_text())
     assert all(host.served(name) for name in NAMES)
+    docs = dict(host.docs)
+    del host.docs["Gamma"]  # the documents come back in pieces
+    host.write()
+    host.wait(lambda: host.passing("Alpha", "Beta"))
+    host.docs = docs
     host.write()
     host.wait(lambda: host.passing(*NAMES))
     assert {service.meta["version"] for service in host.services().values() if service.meta.get("agent")} == {"v1"}

@@ -28,7 +28,8 @@ from outrider.migration.staged.edits import claimed
 from outrider.migration.staged.journal import append
 from outrider.migration.staged.records import Given, next_entry
 from outrider.registry.kv import Change, get_doc, put_docs
-from outrider.registry.layout import FLEET, MIGRATIONS, PLACEMENT, AgentDoc, PlacementDoc
+from outrider.registry.layout import FLEET, MIGRATIONS, PLACEMENT, PUBLISHED, AgentDoc, PlacementDoc
+from outrider.registry.published import Published
 
 pytest_plugins = ("integration.shim.shim_host",)
 
@@ -188,6 +189,7 @@ def test_an_agent_that_leaves_the_fleet_takes_its_migration_along(fleet: Fleet, 
     serving(fleet, call)
     migration = fleet.migrate(ledger("singleton", MARK="new"), LONG)
     fleet.host.wait(lambda: fleet.report(migration).phase == "verify")
+    put_docs(fleet.host.consul.client, [Change(PUBLISHED, Published(1), 0)])
     for key in (PLACEMENT, FLEET):
         fleet.host.consul.client.delete(f"/v1/kv/{key}Ledger")
     report = fleet.end(migration)

@@ -12,6 +12,7 @@ from outrider.errors import ConsulConflict, ConsulDenied, ConsulError
 from outrider.registry import kv
 from outrider.registry.client import Reply, connect
 from outrider.registry.kv import Change, decode_docs, get_doc, put_docs
+from outrider.registry.layout import PLACEMENT, PUBLISHED
 
 PREFIX = "outrider/test/"
 
@@ -51,6 +52,11 @@ def test_one_malformed_document_does_not_hide_the_others(text) -> None:
     assert docs.docs == {"good": (Doc("A"), 11)}
     assert len(docs.problems) == 1
     assert docs.problems[0].startswith(PREFIX + "bad: ")
+
+
+def test_the_number_of_a_publication_is_no_placement() -> None:
+    docs = decode_docs(reply((PUBLISHED, '{"number": 5}'), (PLACEMENT + "a", '{"name": "A"}')), PLACEMENT, Doc)
+    assert (docs.docs, docs.problems) == ({"a": (Doc("A"), 11)}, [])
 
 
 def test_nothing_there_is_no_documents() -> None:

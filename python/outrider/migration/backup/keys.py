@@ -10,13 +10,13 @@ from msgspec import Struct
 
 from outrider.errors import BackupDamaged, BackupError, ConsulDenied
 from outrider.registry.client import Consul, decode
-from outrider.registry.layout import BACKUPS, FLEET, MOVES, PLACEMENT
+from outrider.registry.layout import BACKUPS, FLEET, MOVES, PLACEMENT, PUBLISHED
 from outrider.registry.leases import LEASES
 
 PREFIX = "outrider/"
-# Who holds what now, keys that are used once, and which backups there are: none is ever put back, and each run would
-# find them changed.
-OF_THE_MOMENT = (LEASES, "outrider/locks/", MOVES, BACKUPS)
+# Who holds what now, keys that are used once, which backups there are, and that all documents are there, which only a
+# publication knows: none is ever put back, and each run would find them changed.
+OF_THE_MOMENT = (LEASES, "outrider/locks/", MOVES, BACKUPS, PUBLISHED)
 
 
 class Key(Struct, frozen=True):
