@@ -43,6 +43,7 @@ def migrate(moving: ShimHost, tmp_path: Path) -> Play:
     groups = {name: {"hosts": {"local": None}} for name in ("agent_hosts", "consul_servers")}
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(json.dumps({"all": {"hosts": {"local": local}, "children": groups}}))
+    (moving.folder / "run").symlink_to("runtime")
     settled = {
         "fleet_file": str(tmp_path / "fleet.yml"),
         "agents_supervisor": "supervisord",
@@ -77,6 +78,8 @@ def test_a_new_version_is_rehearsed_and_no_instance_is_restarted(moving: ShimHos
     done = migrate(state="rehearsed")
     assert done.status == 0, done.output
     assert outcomes(moving) == [(name, "rehearsed") for name in moving.docs]
+    risks = [journal.spec.risk for journal in read_all(moving.consul.client).journals.values()]
+    assert all(risk and "days of record" in risk.said[0] for risk in risks)  # the shim of the host was asked
     assert (places(moving), [moving.pid(name) for name in moving.docs]) == (before, pids)
     again = migrate(state="rehearsed")
     assert (again.status, again.changed) == (0, 0), again.output
