@@ -27,14 +27,15 @@ from outrider.errors import CallError, ConsulConflict, ConsulError
 from outrider.failover.placer import Picture
 from outrider.host.config import Config
 from outrider.migration.staged import edits
-from outrider.migration.staged.evidence import of_gpu
+from outrider.migration.staged.beside import Beside, Mode, looked
+from outrider.migration.staged.evidence import baseline_of, of_gpu
 from outrider.migration.staged.journal import Read, Reader, append
 from outrider.migration.staged.machine import next_action
 from outrider.migration.staged.moves import key_changes
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Entry, Journal, next_entry
 from outrider.migration.staged.sight import Action, Begin, Copied, Copy, Counts, End, GoBack, Hold, Sight, Wait
-from outrider.migration.staged.story import story_of
+from outrider.migration.staged.story import JUDGED, story_of
 from outrider.registry.client import Consul, Reply
 from outrider.registry.kv import Change, Guard, get_doc
 from outrider.registry.layout import MIGRATIONS, PLACEMENT, AgentDoc, MoveDoc, PlacementDoc, move_key
@@ -200,6 +201,7 @@ class Drive:
         self._died = ""
         self._at_begin: Counts | None = None
         self._waited_for: Counts | None = None
+        self._beside = Beside()
         self._asked_at = float("-inf")
         self._copying: asyncio.Task[Copied] | None = None
         self._copied: Copied | None = None
@@ -273,6 +275,7 @@ class Drive:
             self._probes, self._copied, self._copy_error = (0, 0), None, ""
             self._vram = (0, 0)
             self._at_begin = self._waited_for = None
+            self._beside = Beside(usual=self._beside.usual)
             self._died = ""
         if truth.agent is None:
             remains = edits.left(truth.placement, spec, spec.source.instance, "", time.time()) if truth.index else None
@@ -311,6 +314,8 @@ class Drive:
             counts=dict(self._eyes.counts),
             at_begin=self._at_begin,
             waited_for=self._waited_for,
+            aside=self._beside.aside,
+            worst=self._beside.worst,
             probes=self._probes,
             vram=self._vram,
             copied=self._copied,
@@ -338,6 +343,17 @@ class Drive:
         _, began_at = self._owner.began.get(self._id, (None, now))
         if self._waited_for is None and now - began_at >= REST_S:
             self._waited_for = counts
+        self._measure(spots, counts)
+
+    def _measure(self, spots: Mapping[str, str], counts: Counts | None) -> None:
+        """Whether its machine is slow just now, by how soon the source answers while it is well."""
+        source, story = self._journal.spec.source.instance, story_of(self._journal)
+        mode: Mode = "usual" if not story.cut_over and story.step != "canary" else "rest"
+        if self._waited_for is not None and story.step in ("canary", JUDGED):
+            mode = "judge"
+        took_s = self._eyes.took.get(source) if source in self._eyes.look(spots)[0] else None
+        baseline = baseline_of(story.evidence.get("start", {}))
+        self._beside = looked(self._beside, mode, took_s, counts, baseline)
 
     def _unheld_s(self, truth: Truth) -> float:
         """For how long the target has not held the lease."""
