@@ -202,9 +202,7 @@ def _since_when(spec: Spec, sight: Sight, *, canary: bool) -> tuple[Counts | Non
     return NOBODY, sight.waited_for  # calls that waited for the cutover all come at once
 
 
-def _undecided(
-    spec: Spec, story: Story, said: str, evidence: dict[str, object], *, canary: bool, slow: bool
-) -> Probe:
+def _undecided(spec: Spec, story: Story, said: str, evidence: dict[str, object], *, canary: bool, slow: bool) -> Probe:
     if canary or (spec.policy.undecided == "accept" and not slow) or story.verdict_approved:
         # What a few calls beside the old ones could not show is judged on all of them after the cutover.
         return Done(said, evidence)
