@@ -27,7 +27,9 @@ options:
   readable: {description: "Whether the old version can read the files that the new one writes.", type: bool}
   releases_dir: {description: "Installed code, for the risk.", type: path, default: /opt/outrider/releases}
   override: {description: "Why it is done though a gate of its risk is not met.", type: str, default: ""}
-  why: {description: "For others to read, in the journal.", type: str, default: ""}
+  why: {description: "For others to read, in the journal.", type: str, default: "", aliases: [said]}
+  resolve: {description: "Of O(migration) that is held, instead of O(state).", type: str, choices: [keep, back]}
+  accept_loss: {description: "Back without what a new host accepted that is lost for good; wants O(said).", type: bool}
   wait_s: {description: Seconds that this run follows., type: float, default: 600}
   state:
     description:
@@ -53,6 +55,7 @@ EXAMPLES = r"""
   agent_migration: {definition: "{{ checked.definition }}", releases: "{{ packed.digests }}", state: staged}
 - name: Cut over, and back by itself if it is worse
   agent_migration: {agents: [Memory], state: cutover}
+- {name: Give a burnt host up, agent_migration: {migration: ID, resolve: back, accept_loss: true, said: it burnt}}
 """
 
 RETURN = r"""
@@ -88,10 +91,11 @@ ARGUMENTS: dict[str, Any] = {
     "releases": {"type": "dict", "default": {}},
     "undecided": {"type": "str", "choices": ["hold", "rollback", "accept"]},
     "approvals": {"type": "int"},
-    "readable": {"type": "bool"},
+    "resolve": {"type": "str", "choices": ["keep", "back"]},
+    **{name: {"type": "bool"} for name in ("readable", "accept_loss")},
     "releases_dir": {"type": "path", "default": "/opt/outrider/releases"},
     "override": {"type": "str", "default": ""},
-    "why": {"type": "str", "default": ""},
+    "why": {"type": "str", "default": "", "aliases": ["said"]},
     "wait_s": {"type": "float", "default": 600.0},
     "consul_host": {"type": "str", "default": "127.0.0.1"},
     "consul_port": {"type": "int", "default": 8500},

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from outrider.daemon.shim import Shim
 
 T = TypeVar("T")
+STEERING = {"by", "said", "approves", "resolution"}
 
 
 def add_migrations(app: web.Application, key: web.AppKey[Shim]) -> None:
@@ -38,6 +39,8 @@ def add_migrations(app: web.Application, key: web.AppKey[Shim]) -> None:
     async def steer(request: web.Request) -> web.Response:
         shim, query, name = request.app[key], request.query, request.match_info["id"]
         by, said = query.get("by", ""), query.get("said", "")
+        if unknown := sorted(query.keys() - STEERING):  # a later version means something by it
+            raise MigrationRefused([f"the question cannot be understood: unknown field {', '.join(unknown)}"])
         desk = Desk(shim.consul)
         ways: dict[str, Callable[[], Journal]] = {
             "approve": partial(desk.approve, name, by, said, _question(query.get("approves", "cutover"))),

@@ -49,6 +49,7 @@ class Eyes:
         self._unwell_since: dict[str, float] = {}
         self._channels: dict[str, Channel] = {}
         self.counts: dict[str, Counts] = {}
+        self.took: dict[str, float] = {}  # seconds that each needed to answer last, or until it was given up
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -87,11 +88,14 @@ class Eyes:
         for instance, host in spots.items():
             record = self.record(instance, host)
             if record is None or CALL not in record.ports:
+                self.took.pop(instance, None)
                 continue
+            began = self._clock()
             try:
                 self.counts[instance] = await self._count(record)
             except (OutriderError, msgspec.MsgspecError, OSError):
                 self._drop(instance)
+            self.took[instance] = self._clock() - began
 
     def record(self, instance: str, host: str) -> Instance | None:
         """Where an instance is reached, once its host has registered it."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from outrider.daemon.migration_copy import CopyAhead
 from outrider.daemon.migration_eyes import Eyes
 from outrider.daemon.migration_truth import Truth
 from outrider.discovery.feed import View
-from outrider.migration.staged.evidence import of_gpu
+from outrider.migration.staged.beside import Beside, Mode, looked
+from outrider.migration.staged.evidence import baseline_of, of_gpu
 from outrider.migration.staged.plan import Fleet, refusals
 from outrider.migration.staged.records import Spec
 from outrider.migration.staged.sight import Counts, Sight
+from outrider.migration.staged.story import JUDGED, story_of
 from outrider.registry.layout import AgentDoc
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Lookout:
         self._clock = clock
         self._unheld_since: float | None = None
         self._asked_at = float("-inf")
+        self._beside = Beside()
         self.step_begun()
 
     def step_begun(self) -> None:
@@ -42,6 +45,7 @@ class Lookout:
         self._probes = self._vram = (0, 0)
         self._at_begin: Counts | None = None
         self._waited_for: Counts | None = None
+        self._beside = Beside(usual=self._beside.usual)
         self._died = ""
 
     async def count(self, spec: Spec) -> None:
@@ -62,6 +66,18 @@ class Lookout:
         _, began_at = self._owner.began.get(self._id, (None, now))
         if self._waited_for is None and now - began_at >= REST_S:
             self._waited_for = counts
+        self._measure(spots, counts)
+
+    def _measure(self, spots: Mapping[str, str], counts: Counts | None) -> None:
+        """Whether its machine is slow just now, by how soon the source answers while it is well."""
+        journal = self._owner.journals[self._id]
+        source, story = journal.spec.source.instance, story_of(journal)
+        mode: Mode = "usual" if not story.cut_over and story.step != "canary" else "rest"
+        if self._waited_for is not None and story.step in ("canary", JUDGED):
+            mode = "judge"
+        took_s = self.eyes.took.get(source) if source in self.eyes.look(spots)[0] else None
+        baseline = baseline_of(story.evidence.get("start", {}))
+        self._beside = looked(self._beside, mode, took_s, counts, baseline)
 
     def sight(self, truth: Truth, agent: AgentDoc, copy: CopyAhead, new_key: str) -> Sight:
         """All that is known now. `agent`: that of `truth`."""
@@ -96,6 +112,8 @@ class Lookout:
             counts=dict(self.eyes.counts),
             at_begin=self._at_begin,
             waited_for=self._waited_for,
+            aside=self._beside.aside,
+            worst=self._beside.worst,
             probes=self._probes,
             vram=self._vram,
             copied=copy.copied,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from msgspec import Struct, field
@@ -159,6 +159,7 @@ def tolerated(bad: int, n: int, *, tolerance: float = TOLERANCE, floor: float = 
     return min(max(floor, tolerance * upper_bound(bad, n)), 0.5)
 
 
+@lru_cache(maxsize=256)  # a driver asks for that of one baseline many times a second
 def upper_bound(bad: int, n: int, doubt: float = 0.01) -> float:
     """Above this share, so few bad samples are seen with a probability below `doubt` only."""
     if bad == n:

@@ -34,7 +34,7 @@ def play(
 ) -> Outcome:
     """Run one role on host `here`, whose facts may be given instead of gathered. No other host does anything."""
     folder.mkdir(exist_ok=True)
-    inventory, playbook, given = folder / "hosts.yml", folder / "play.yml", folder / "vars.json"
+    inventory, playbook = folder / "hosts.yml", folder / "play.yml"
     host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory.write_text(json.dumps({"all": {"hosts": dict.fromkeys(hosts, host)}}))
     one: dict[str, Any] = {"hosts": "here", "gather_facts": not facts}
@@ -44,9 +44,18 @@ def play(
     else:
         one["gather_subset"] = ["!all", "!min", "platform"]
     playbook.write_text(json.dumps([one]))
+    return run(playbook, inventory, folder, variables, *options)
+
+
+def run(
+    playbook: Path, inventory: Path, folder: Path, variables: dict[str, Any], *options: str, **environ: str
+) -> Outcome:
+    """Run a playbook. What Ansible keeps goes into the folder."""
+    given = folder / "vars.json"
     given.write_text(json.dumps(variables))
     environment = {
         **os.environ,
+        **environ,
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts"),
         "ANSIBLE_REMOTE_TEMP": str(folder / "ansible" / "tmp"),

@@ -15,9 +15,12 @@ from msgspec.structs import replace
 
 from outrider.fleet.spec import Agent, Host, Restart
 from outrider.migration.compile import Definition
-from outrider.migration.staged.journal import read_all
+from outrider.migration.staged import edits
+from outrider.migration.staged.journal import entry_change, read_all, spec_change
+from outrider.migration.staged.records import End, Journal, Spec, Strategy, next_entry
 from outrider.registry import kv
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, AgentDoc, HostDoc, PlacementDoc
+from outrider.registry.leases import LEASES, LeaseDoc
 
 if TYPE_CHECKING:
     from integration.shim.shim_host import ShimHost
@@ -140,6 +143,68 @@ def test_one_that_does_not_start_fails_with_the_reason_and_is_as_it_was(moving: 
     assert any("prepare: start" in line for line in result["progress"])
     assert [found.instance for found in placed(moving, "Alpha").instances] == ["Alpha-1"]
     assert moving.passing("Alpha")
+
+
+def held(host: ShimHost, strategy: Strategy, *, cut_over: bool) -> str:
+    """A migration of Alpha that its driver left to a person."""
+    consul = host.consul.client
+    spec = Spec("m1", "Alpha", strategy, End("Alpha-1", "local", "v1"), End("Alpha-2", "h2", "v1"), by="test", at=1.0)
+    journal = Journal(spec)
+    steps = [("begun", "start"), *([("begun", "copy"), ("begun", "hand over")] if cut_over else [])]
+    for what, step in [("planned", ""), *steps, ("rollback", ""), ("held", "")]:
+        entry = next_entry(journal, what, 2.0, "local", step=step, said="h2 is away")  # type: ignore[arg-type]
+        journal = journal.followed_by(entry)
+    before, index = kv.get_doc(consul, PLACEMENT + "Alpha", PlacementDoc)
+    assert before
+    doc = edits.held(edits.claimed(before, spec, "k" if strategy == "state" else ""), "h2 is away")
+    changes = [kv.Change(PLACEMENT + "Alpha", doc, index), kv.Change(HOSTS + "h2", HostDoc(Host("h2")), 0)]
+    kv.put_docs(consul, [*changes, spec_change(spec), *(entry_change("m1", entry) for entry in journal.entries)])
+    return spec.id
+
+
+def test_what_is_held_is_kept_or_goes_back_as_a_person_says(moving: ShimHost, run: Run) -> None:
+    migration = held(moving, "replicated", cut_over=False)
+    shown = run(migration=migration, resolve="back", _ansible_check_mode=True)
+    assert (shown["changed"], shown["migrations"][0]["state"]) == (True, "held")
+    assert [found["state"] for found in run("agent_migration_info", migration=migration)["migrations"]] == ["held"]
+    done = run(migration=migration, resolve="back", said="enough")
+    assert (done["changed"], done["migrations"][0]["state"]) == (True, "rolled_back")
+    (decided,) = (e for e in read_all(moving.consul.client).journals[migration].entries if e.what == "resolved")
+    assert (decided.resolution, decided.said) == ("back", "enough")
+    assert not run(migration=migration, resolve="back")["changed"]
+    too_late = run(migration=migration, resolve="keep")
+    assert too_late["failed"]
+    assert "is rolled back" in too_late["msg"]
+
+
+def test_what_is_kept_is_finalised(moving: ShimHost, run: Run) -> None:
+    migration = held(moving, "replicated", cut_over=False)
+    done = run(migration=migration, resolve="keep")
+    assert (done["changed"], done["migrations"][0]["state"]) == (True, "finalised")
+    assert [found.instance for found in placed(moving, "Alpha").instances] == ["Alpha-2"]
+    assert not run(migration=migration, resolve="keep")["changed"]
+
+
+def test_a_loss_is_accepted_with_a_reason_and_only_where_it_is_one(moving: ShimHost, run: Run) -> None:
+    migration = held(moving, "state", cut_over=True)
+    for wrong, why in (
+        ({"accept_loss": True, "said": "x"}, "accept_loss is a way back"),
+        ({"resolve": "keep", "accept_loss": True, "said": "x"}, "accept_loss is a way back"),
+        ({"resolve": "back", "accept_loss": True}, "accept_loss wants a reason"),
+    ):
+        assert why in run(migration=migration, **wrong)["msg"]
+    assert "none is named" in run(agents=["Alpha"], resolve="back")["msg"]
+    wanted = {"migration": migration, "resolve": "back", "accept_loss": True, "said": "it burnt"}
+    for check in (True, False):
+        assert "Alpha-1 has all that was accepted" in run(**wanted, _ansible_check_mode=check)["msg"]
+    lease = LeaseDoc("Alpha", 2, "Alpha-2", "h2", state="released")
+    kv.put_docs(moving.consul.client, [kv.Change(LEASES + "Alpha", lease, 0)])
+    shown = run(**wanted, _ansible_check_mode=True)
+    assert (shown["changed"], shown["migrations"][0]["state"]) == (True, "held")
+    done = run(**wanted, wait_s=0)
+    entry = next(e for e in read_all(moving.consul.client).journals[migration].entries if e.what == "resolved")
+    assert (done["changed"], entry.resolution) == (True, "accept_loss")
+    assert entry.said.endswith("accepted since 1970-01-01 00:00:02 UTC: it burnt")
 
 
 def test_what_cannot_be_done_is_refused_whole(moving: ShimHost, run: Run) -> None:

@@ -25,8 +25,8 @@ from outrider.fleet.spec import Agent
 from outrider.migration.publication import Target, publish
 from outrider.migration.staged.ask import create
 from outrider.migration.staged.edits import claimed
-from outrider.migration.staged.journal import append
-from outrider.migration.staged.records import Given, next_entry
+from outrider.migration.staged.journal import append, entry_change, spec_change
+from outrider.migration.staged.records import Given, Journal, digest, next_entry
 from outrider.registry.kv import Change, get_doc, put_docs
 from outrider.registry.layout import FLEET, MIGRATIONS, PLACEMENT, PUBLISHED, AgentDoc, PlacementDoc
 from outrider.registry.published import Published
@@ -170,6 +170,22 @@ def test_one_whose_version_is_published_over_goes_back_and_names_both(fleet: Fle
     assert (report.state, report.reason) == ("rolled_back", "Ledger is published at version v3, not at v2 any more")
     assert (fleet.instances(), load.errors) == ([("Ledger-1", "v1")], [])
     assert set(call("known")) >= {number for _, (number, _) in load.answers}
+
+
+def test_an_order_of_a_later_version_is_cancelled_and_what_is_not_known_of_it_is_named(
+    fleet: Fleet, call: Callable[..., Any]
+) -> None:
+    fleet.place(ledger("singleton"))
+    serving(fleet, call)
+    (plan,) = fleet.plan(ledger("singleton", MARK="new"))
+    later = msgspec.to_builtins(plan.spec) | {"shadow": True}
+    first = next_entry(Journal(plan.spec, head=digest(msgspec.json.encode(later))), "planned", 1.0, "test")
+    spec_key = spec_change(plan.spec).key
+    put_docs(fleet.host.consul.client, [Change(spec_key, later, 0), entry_change(plan.spec.id, first)])
+    report = fleet.end(plan.spec.id)
+    assert (report.state, [row.what for row in report.rows]) == ("cancelled", ["planned", "cancelled"])
+    assert "does not know shadow: upgrade its shim" in report.rows[-1].said
+    assert (fleet.instances(), call("add", {"number": 1})["instance"]) == ([("Ledger-1", "v1")], "Ledger-1")
 
 
 def test_a_run_of_site_yml_is_refused_meanwhile(fleet: Fleet, call: Callable[..., Any]) -> None:

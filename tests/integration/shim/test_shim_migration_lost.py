@@ -14,6 +14,7 @@ from outrider.fleet.spec import Host
 from outrider.migration.staged import edits
 from outrider.migration.staged.journal import entry_change, spec_change
 from outrider.migration.staged.records import End, Journal, Spec, next_entry
+from outrider.migration.staged.report import report_of
 from outrider.registry import kv, leases
 from outrider.registry.layout import HOSTS, PLACEMENT, HostDoc, MoveDoc, move_key
 from outrider.registry.leases import LEASES, Lease, LeaseDoc, Member
@@ -94,3 +95,16 @@ def test_what_it_accepted_is_given_up_and_the_old_one_goes_on_with_what_it_has(
     assert (fleet.instances(), fleet.placed().held, fleet.keys()) == ([("Ledger-1", "v1")], "", {})
     assert call("add", {"number": 1})["instance"] == "Ledger-1"
     assert lease(consul).doc.epoch > doc.epoch
+
+
+def test_one_whose_version_is_not_published_any_more_is_not_kept(fleet: Fleet) -> None:
+    fleet.place(ledger("singleton"))
+    held(fleet)
+    fleet.publish("v3", "v2")
+    with pytest.raises(MigrationRefused, match="Ledger is published at version v3, not at v1 any more") as refused:
+        fleet.desk.resolve("m1", "ann", "keep")
+    assert "`outrider migrate resolve m1 --back` goes back to version v1" in str(refused.value)
+    assert report_of(fleet.desk.get("m1"), 0.0).state == "held"
+    fleet.publish("v1", "v3")
+    fleet.desk.resolve("m1", "ann", "keep")
+    assert report_of(fleet.desk.get("m1"), 0.0).state == "running"

@@ -21,7 +21,7 @@ AT_ONCE = 16  # migrations in one transaction: up to three writes and a guard ea
 PolicyOf = Callable[[Ask, Spec], tuple[Policy, RiskNote | None]]
 
 
-class Wish(Struct, frozen=True):
+class Wish(Struct, frozen=True, forbid_unknown_fields=True):
     """What somebody wants.
 
     agents: by name; leave: or everything that runs on this host

@@ -21,7 +21,17 @@ from outrider.migration.staged.follow import Followed, State, follow, followed, 
 from outrider.migration.staged.preview import PlanReport, report
 from outrider.migration.staged.records import Journal
 from outrider.migration.staged.story import story_of
-from outrider.migration.staged.wanted import Order, concerns, documents, lacking, selected, under_way, who, wish
+from outrider.migration.staged.wanted import (
+    Order,
+    concerns,
+    documents,
+    lacking,
+    resolution,
+    selected,
+    under_way,
+    who,
+    wish,
+)
 from outrider.migration.steps import WELL
 from outrider.migration.store import ConsulStore
 from outrider.registry.client import Consul, connect
@@ -81,7 +91,8 @@ def converge(target: Target, order: Order, say: Say = lambda line: None, *, dry:
         say(line)
 
     going_back = order.state in ("rolled_back", "absent")
-    result = (_back if going_back else _forward)(consul, order, tell, dry=dry or order.state == "planned")
+    way = _resolve if order.resolve or order.accept_loss else _back if going_back else _forward
+    result = way(consul, order, tell, dry=dry or order.state == "planned")
     result.changed &= order.state != "planned"
     result.progress, result.seconds = progress, round(time.monotonic() - began, 3)
     return result
@@ -161,6 +172,24 @@ def _back(consul: Consul, order: Order, say: Say, *, dry: bool) -> Converged:
             desk.rollback(journal.id, who(), order.why)
     ids = [journal.id for journal in active]
     result.migrations, result.problem = follow(desk, ids, "rolled_back", say, order.wait_s)
+    return result
+
+
+def _resolve(consul: Consul, order: Order, say: Say, *, dry: bool) -> Converged:
+    """A person decides about one that is held; one that goes that way already is followed."""
+    decision, desk = resolution(order), Desk(consul)
+    journal = desk.get(order.migration or "")
+    story, keep = story_of(journal), decision == "keep"
+    resolved = any(entry.what == "resolved" for entry in journal.entries)
+    on_its_way = story.direction == "forward" and resolved if keep else story.direction == "back"
+    if journal.ended is None and not on_its_way:
+        desk.decided(journal, who(), decision, order.why)
+        if not dry:
+            desk.resolve(journal.id, who(), decision, order.why)
+    goal: State = "finalised" if keep else "rolled_back"
+    result = Converged(journal.ended is None, [followed(journal)])
+    if not dry:
+        result.migrations, result.problem = follow(desk, [journal.id], goal, say, order.wait_s)
     return result
 
 

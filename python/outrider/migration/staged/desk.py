@@ -13,11 +13,12 @@ from outrider.errors import ConsulConflict, MigrationRefused
 from outrider.failover.sight import GOSSIP
 from outrider.migration.staged.journal import append, entry_change, read_all, read_one, spec_change
 from outrider.migration.staged.loss import loss_said, lost_since, not_lost
+from outrider.migration.staged.machine import published_over
 from outrider.migration.staged.plan import Fleet
 from outrider.migration.staged.records import Entry, Journal, Question, Resolution, Spec, What, next_entry
 from outrider.migration.staged.story import story_of
 from outrider.registry.client import Consul
-from outrider.registry.kv import Change, Docs, Guard, list_docs, put_docs
+from outrider.registry.kv import Change, Docs, Guard, get_doc, list_docs, put_docs
 from outrider.registry.layout import FLEET, HOSTS, PLACEMENT, SHIM, AgentDoc, HostDoc, PlacementDoc
 from outrider.registry.leases import LEASES, decode_leases
 from outrider.registry.services import critical, nodes
@@ -96,14 +97,29 @@ class Desk:
     def resolve(self, migration: str, by: str, resolution: Resolution, said: str = "") -> Journal:
         """Decide about one that is held: keep the new one, or try again to go back.
 
-        accept_loss: back without what the new one accepted. Raises MigrationRefused unless its host is lost with it.
+        accept_loss: back without what the new one accepted. Raises MigrationRefused for what `decided` refuses.
         """
+        return self._say(migration, lambda journal: self.decided(journal, by, resolution, said))
+
+    def decided(self, journal: Journal, by: str, resolution: Resolution, said: str = "") -> Callable[[float], Entry]:
+        """The entry of that decision. Raises MigrationRefused for one that is not held, or that cannot end so.
+
+        Nothing is kept whose version is not published any more, nor given up what is not lost with its host.
+        """
+        _check_held(journal)
         if resolution == "accept_loss":
-            return self._say(migration, lambda journal: self._given_up(journal, by, said))
-        return self._say(migration, lambda journal: _resolved(journal, by, resolution, said))
+            return self._given_up(journal, by, said)
+        if resolution == "keep":
+            self._check_published(journal.spec)
+        return lambda at: next_entry(journal, "resolved", at, by, resolution=resolution, said=said)
+
+    def _check_published(self, spec: Spec) -> None:
+        agent, _ = get_doc(self._consul, FLEET + spec.agent, AgentDoc)
+        if agent and (over := published_over(spec, agent)):
+            back = f"`outrider migrate resolve {spec.id} --back` goes back to version {spec.source.version}"
+            raise MigrationRefused([f"migration {spec.id}: {over}"], hint=f"nothing was changed; {back}")
 
     def _given_up(self, journal: Journal, by: str, said: str) -> Callable[[float], Entry]:
-        _check_held(journal)
         spec = journal.spec
         leases, _ = decode_leases(self._consul.get(f"/v1/kv/{LEASES}{spec.agent}"))
         lost = lost_hosts(self._consul, (spec.source.host, spec.target.host))
@@ -192,11 +208,6 @@ def _check_held(journal: Journal) -> None:
         raise MigrationRefused(
             [f"migration {journal.id} is not held"], hint=f"`outrider migrate show {journal.id}` says where it is"
         )
-
-
-def _resolved(journal: Journal, by: str, resolution: Resolution, said: str) -> Callable[[float], Entry]:
-    _check_held(journal)
-    return lambda at: next_entry(journal, "resolved", at, by, resolution=resolution, said=said)
 
 
 def _plain(docs: Docs[T]) -> Mapping[str, T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -25,15 +26,17 @@ def signals(
     errors_since: Counts | None = NOBODY,
     slow_since: Counts | None = NOBODY,
     vram: tuple[int, int] = (0, 0),
+    aside: Counts = NOBODY,
 ) -> tuple[Signal, ...]:
     """Errors and slow calls of an instance that counts its calls; else whether it passed whenever it was looked at.
 
     errors_since, slow_since: of calls that were counted then nothing is said; None: those that count have yet to come
+    aside: calls counted later of which nothing is said either of slow ones: they are missing
     vram: how often it used too much GPU memory, of how many times; never where that is not measured
     """
     bad, n = vram
     of_memory = (Signal("vram", bad, n, P0_PROBES),) if n else ()
-    return (*_of_calls(baseline, now, probes, errors_since, slow_since), *of_memory)
+    return (*_of_calls(baseline, now, probes, errors_since, slow_since, aside), *of_memory)
 
 
 def of_gpu(before: tuple[int, int], used_mib: int | None, declared_mib: int | None) -> tuple[int, int]:
@@ -48,13 +51,14 @@ def _of_calls(
     probes: tuple[int, int],
     errors_since: Counts | None,
     slow_since: Counts | None,
+    aside: Counts,
 ) -> tuple[Signal, ...]:
     bad, n = probes
     few = Signal("probes", bad, n, P0_PROBES)
     if now is None:
         return (few,)
     known = baseline if baseline and baseline.calls >= FEW else None
-    calls = _since(errors_since, now)
+    calls = since(errors_since, now)
     # Callers soon leave one alone that fails: that it was not called since does not make up for how it did before.
     earlier = [_errors("errors since its start", known, now)] if now.failed > calls.failed else []
     if calls.calls < FEW and not calls.failed:
@@ -63,8 +67,9 @@ def _of_calls(
     if known and sum(known.buckets) >= FEW and now.buckets:
         limit = slow_from(known.buckets)
         before, n = sum(known.buckets[limit:]), sum(known.buckets)
-        buckets = _since(slow_since, now).buckets
-        found.append(Signal("slow calls", sum(buckets[limit:]), sum(buckets), tolerated(before, n)))
+        judged = since(aside, since(slow_since, now)).buckets
+        missing = sum(aside.buckets)
+        found.append(Signal("slow calls", sum(judged[limit:]), sum(judged), tolerated(before, n), missing))
     return tuple(found)
 
 
@@ -76,7 +81,7 @@ def _errors(name: str, known: Counts | None, calls: Counts) -> Signal:
     return Signal(name, min(calls.failed, calls.calls), calls.calls, p0, missing)
 
 
-def _since(then: Counts | None, now: Counts) -> Counts:
+def since(then: Counts | None, now: Counts) -> Counts:
     """What was added; all that there is after a restart."""
     if then is None:
         return NOBODY
@@ -84,6 +89,12 @@ def _since(then: Counts | None, now: Counts) -> Counts:
         return now
     buckets = tuple(later - earlier for later, earlier in zip(now.buckets, then.buckets, strict=False))
     return Counts(now.calls - then.calls, max(0, now.failed - then.failed), buckets)
+
+
+def added(one: Counts, other: Counts) -> Counts:
+    """Both together."""
+    pairs = zip_longest(one.buckets, other.buckets, fillvalue=0)
+    return Counts(one.calls + other.calls, one.failed + other.failed, tuple(map(sum, pairs)))
 
 
 def slow_from(buckets: tuple[int, ...]) -> int:

@@ -74,10 +74,11 @@ def read_all(consul: Consul) -> Read:
 
 
 def read_one(consul: Consul, migration: str) -> Journal:
-    """One journal, from the leader. Raises UnknownMigration, ConsulError."""
+    """One journal, from the leader. Raises UnknownMigration, also if it cannot be read; ConsulError."""
     read = Reader().read(consul.get(f"/v1/kv/{MIGRATIONS}{migration}/", params={"recurse": ""}))
     if migration not in read.journals:
-        raise UnknownMigration(f"no migration {migration} is known", hint="`outrider migrate list` shows all")
+        why = "".join(f": {problem}" for problem in read.problems)
+        raise UnknownMigration(f"no migration {migration} is known{why}", hint="`outrider migrate list` shows all")
     return read.journals[migration]
 
 

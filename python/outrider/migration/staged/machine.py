@@ -15,6 +15,7 @@ from outrider.migration.staged.rollback import back
 from outrider.migration.staged.sight import Action, Begin, Done, End, Failed, GoBack, Sight, Wait
 from outrider.migration.staged.steps import APPROVAL, FORWARD, Step, begun_with, following_steps
 from outrider.migration.staged.story import Story
+from outrider.registry.layout import AgentDoc
 
 REFUSED_S = 10.0  # what cannot be begun now may be so for a moment, as while a shim is restarted
 
@@ -23,6 +24,8 @@ def next_action(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Acti
     """The next thing to do. `now_unix`: for people to read."""
     if story.outcome is not None:
         return Wait("it has ended")
+    if story.unknown:
+        return _not_understood(story)
     match story.direction:
         case "back":
             return back(spec, story, sight, now_unix)
@@ -35,20 +38,32 @@ def next_action(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Acti
             return _forward(spec, story, sight, now_unix)
 
 
+def _not_understood(story: Story) -> Action:
+    """A later version was asked for something: to do the rest of it could do what nobody wants."""
+    words = ", ".join(story.unknown)
+    why = f"the version of Outrider that carries migrations out does not know {words}: upgrade its shim"
+    return _cancel(why) if story.began is None else Wait(why, person=True)
+
+
+def published_over(spec: Spec, agent: AgentDoc) -> str:
+    """That its version is gone: a shim that did not keep it would run what is published. Empty if it is not."""
+    if agent.at(spec.target.version) is not None:
+        return ""
+    return f"{spec.agent} is published at version {agent.version}, not at {spec.target.version} any more"
+
+
 def _forward(spec: Spec, story: Story, sight: Sight, now_unix: float) -> Action:
     if story.asked_back:
         return GoBack(story.asked_back) if story.step else _cancel(story.asked_back)
+    if not story.step:
+        return _first(spec, story, sight)
+    if over := published_over(spec, sight.agent):
+        return GoBack(over)
     if story.resolution == "keep" and spec.strategy == "cold":
         # The old one may have been started again: the cutover is done anew.
         return Begin("close", edits.held(edits.stopped(sight.placement, spec.source.instance), ""))
     if story.resolution == "keep":
         return _finalised(spec, sight, now_unix, "kept, as a person decided", {}, run=True)
-    if not story.step:
-        return _first(spec, story, sight)
-    if sight.agent.at(spec.target.version) is None:  # a shim that did not keep it would run what is published
-        return GoBack(
-            f"{spec.agent} is published at version {sight.agent.version}, not at {spec.target.version} any more"
-        )
     if story.step == APPROVAL:
         return _approved(spec, story, sight)
     step = next(step for step in FORWARD[spec.strategy] if step.name == story.step)

@@ -153,12 +153,14 @@ class Journal(Struct, frozen=True):
 
     head: the hash that the next entry carries, empty before the spec is written
     broken: what is wrong with it; nothing follows from a broken one
+    unknown: what its spec says that this version of Outrider does not know, by name
     """
 
     spec: Spec
     entries: tuple[Entry, ...] = ()
     head: str = ""
     broken: str = ""
+    unknown: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -189,7 +191,20 @@ def chained(spec: bytes, entries: Sequence[bytes]) -> Journal:
         broken = broken or _breaks(entry, number, head)
         found.append(entry)
         head = digest(document)
-    return Journal(msgspec.json.decode(spec, type=Spec), tuple(found), head, broken)
+    return Journal(msgspec.json.decode(spec, type=Spec), tuple(found), head, broken, unknown_fields(spec))
+
+
+def unknown_fields(spec: bytes) -> tuple[str, ...]:
+    """What only a later version can do: to leave it out could do what nobody wants.
+
+    What is said of the risk is for people, and is no order.
+    """
+    said = msgspec.json.decode(spec)
+    found = [name for name in said if name not in Spec.__struct_fields__]
+    kinds: dict[str, type[Struct]] = {"source": End, "target": End, "policy": Policy}
+    for part, kind in kinds.items():
+        found += [f"{part}.{name}" for name in said.get(part, ()) if name not in kind.__struct_fields__]
+    return tuple(found)
 
 
 def _breaks(entry: Entry, number: int, head: str) -> str:

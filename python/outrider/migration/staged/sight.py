@@ -43,6 +43,8 @@ class Sight(Struct, frozen=True):
     counts: instance to what it says of its calls
     at_begin: what the target had counted when the step was begun; None: not asked yet
     waited_for: what the target had counted when the calls that had waited for the cutover were answered; None: not yet
+    aside: calls of the target that were slow, if they were, while its machine was slow for the source too
+    worst: of its other calls those between the two looks that saw the most slow ones
     probes: looks at the target since the step was begun: (bad, all)
     vram: measurements of the GPU memory that the target uses, since the step was begun: (too much, all)
     copied, copy_error: what came of copying state ahead in this step
@@ -66,6 +68,8 @@ class Sight(Struct, frozen=True):
     counts: Mapping[str, Counts] = field(default_factory=dict)
     at_begin: Counts | None = None
     waited_for: Counts | None = None
+    aside: Counts = Counts()
+    worst: Counts = Counts()
     probes: tuple[int, int] = (0, 0)
     vram: tuple[int, int] = (0, 0)
     copied: Copied | None = None

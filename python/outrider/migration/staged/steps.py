@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from outrider.migration.judge import judge
 from outrider.migration.staged import edits
-from outrider.migration.staged.evidence import NOBODY, baseline_of, kept, signals
+from outrider.migration.staged.evidence import NOBODY, added, baseline_of, kept, signals
 from outrider.migration.staged.records import Spec, Strategy
 from outrider.migration.staged.sight import Copy, Counts, Done, Failed, Probe, Sight, Wait
 from outrider.migration.staged.story import Story
@@ -147,9 +147,12 @@ def _unreserve(spec: Spec, sight: Sight) -> PlacementDoc | None:
 
 
 def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
-    """Whether the new one is as good as the old one was."""
-    name, policy = spec.target.instance, spec.policy
-    canary = story.step == "canary"
+    """Whether the new one is there, and as good as the old one was."""
+    return _gone(spec, sight) or _compared(spec, story, sight)
+
+
+def _gone(spec: Spec, sight: Sight) -> Probe | None:
+    name = spec.target.instance
     if spec.target.host in sight.lost:
         return Failed(f"{spec.target.host} is lost")
     if spec.strategy != "replicated" and sight.lease and not sight.holds(name):
@@ -161,11 +164,22 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
         return Failed(f"{name} {sight.died}")
     if sight.unwell.get(name, 0.0) >= GONE_S:
         return Failed(f"{name} does not pass: {sight.trouble.get(name, 'it is not there')}")
-    limit_s = policy.canary_s if canary else policy.verify_s
-    over = sight.waited_s >= limit_s
+    return None
+
+
+def _compared(spec: Spec, story: Story, sight: Sight) -> Probe:
+    canary = story.step == "canary"
+    over = sight.waited_s >= (spec.policy.canary_s if canary else spec.policy.verify_s)
     baseline = baseline_of(story.evidence.get("start", {}))
     since = _since_when(spec, sight, canary=canary)
-    verdict = judge(signals(baseline, sight.counts.get(name), sight.probes, *since, sight.vram), over=over)
+    seen = (baseline, sight.counts.get(spec.target.instance), sight.probes, *since, sight.vram)
+    verdict = judge(signals(*seen, sight.aside), over=over)
+    if verdict.word == "rollback":
+        # Calls that were slow together, once, may be so of one moment in which nothing ran.
+        lasting = judge(signals(*seen, added(sight.aside, sight.worst)), over=over)
+        if lasting.word != "rollback" and not over:
+            return Wait(f"one moment alone is no verdict: {verdict.said}")
+        verdict = lasting
     evidence = kept(verdict)
     if sight.agent.agent.resources.vram_mib and not sight.vram[1]:
         evidence["vram"] = "not measured: no GPU memory of it is told"
@@ -175,7 +189,8 @@ def _judged(spec: Spec, story: Story, sight: Sight) -> Probe:
         return Done(verdict.said, evidence)
     if verdict.word == "continue":
         return Wait(verdict.said)
-    return _undecided(spec, story, verdict.said, evidence, canary=canary)
+    slow = judge(signals(*seen), over=over).word == "rollback"  # by what its machine does, or by what it does to that
+    return _undecided(spec, story, verdict.said, evidence, canary=canary, slow=slow)
 
 
 def _since_when(spec: Spec, sight: Sight, *, canary: bool) -> tuple[Counts | None, Counts | None]:
@@ -187,8 +202,8 @@ def _since_when(spec: Spec, sight: Sight, *, canary: bool) -> tuple[Counts | Non
     return NOBODY, sight.waited_for  # calls that waited for the cutover all come at once
 
 
-def _undecided(spec: Spec, story: Story, said: str, evidence: dict[str, object], *, canary: bool) -> Probe:
-    if canary or spec.policy.undecided == "accept" or story.verdict_approved:
+def _undecided(spec: Spec, story: Story, said: str, evidence: dict[str, object], *, canary: bool, slow: bool) -> Probe:
+    if canary or (spec.policy.undecided == "accept" and not slow) or story.verdict_approved:
         # What a few calls beside the old ones could not show is judged on all of them after the cutover.
         return Done(said, evidence)
     if spec.policy.undecided == "rollback":

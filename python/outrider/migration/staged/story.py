@@ -25,6 +25,7 @@ class Story(Struct, frozen=True):
     approved_by: who agreed to the cutover before it began, each once, in order
     verdict_approved: somebody has said, while it was judged as it is now, that without a verdict it is well enough
     evidence: what the steps of this direction noted, by step
+    unknown: what its order says that this version of Outrider does not know
     """
 
     step: str = ""
@@ -39,6 +40,7 @@ class Story(Struct, frozen=True):
     verdict_approved: bool = False
     evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     outcome: Outcome | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def cut_over(self) -> bool:
@@ -113,4 +115,5 @@ def story_of(journal: Journal) -> Story:
         verdict_approved=verdict_approved,
         evidence=evidence,
         outcome=outcome,
+        unknown=journal.unknown,
     )

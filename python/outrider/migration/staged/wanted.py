@@ -13,7 +13,7 @@ from outrider.errors import MigrationRefused, OutriderError, UnknownAgent
 from outrider.migration.compile import agent_docs, read_definition
 from outrider.migration.staged.ask import Wish
 from outrider.migration.staged.plan import Fleet
-from outrider.migration.staged.records import Given, Journal, Undecided
+from outrider.migration.staged.records import Given, Journal, Resolution, Undecided
 from outrider.registry.layout import AgentDoc, Placed
 
 POLICY = ("canary", "canary_s", "verify_s", "undecided", "approvals")
@@ -39,6 +39,8 @@ class Order(Struct, frozen=True):
     readable: bool | None = None
     releases_dir: str = ""
     why: str = ""
+    resolve: Literal["keep", "back"] | None = None
+    accept_loss: bool | None = None
     wait_s: float = 600.0
     state: Literal["planned", "rehearsed", "staged", "cutover", "verified", "finalised", "rolled_back", "absent"] = (
         "finalised"
@@ -48,6 +50,18 @@ class Order(Struct, frozen=True):
     def rehearse(self) -> bool:
         """Whether nothing is to be cut over."""
         return self.state == "rehearsed"
+
+
+def resolution(order: Order) -> Resolution:
+    """What is to become of one that is held. Raises MigrationRefused for what does not fit together."""
+    problems = [] if order.migration else ["resolve decides about one migration, and none is named: migration=ID"]
+    if order.accept_loss and order.resolve != "back":
+        problems.append("accept_loss is a way back: resolve=back")
+    if order.accept_loss and not order.why:
+        problems.append("accept_loss wants a reason, for others to read: said=TEXT")
+    if problems or order.resolve is None:
+        raise MigrationRefused(problems)
+    return "accept_loss" if order.accept_loss else order.resolve
 
 
 def documents(order: Order, fleet: Fleet) -> dict[str, AgentDoc]:

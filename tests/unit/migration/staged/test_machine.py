@@ -432,6 +432,29 @@ def test_one_that_has_not_begun_is_cancelled_when_another_version_is_published()
     assert act(of, Story(), sight(of, refused=refused, waited_s=11.0)) == End("cancelled", refused[0])
 
 
+@pytest.mark.parametrize("strategy", ["replicated", "singleton", "state", "cold"])
+def test_what_is_kept_is_what_is_published_or_goes_back(strategy: Strategy) -> None:
+    of, kept = to_v2(strategy), Story(step="resolved", resolution="keep")
+    over = act(of, kept, sight(of, agent=published("v3", "v1"), **held_by("A-2")))
+    assert over == GoBack("A is published at version v3, not at v2 any more")
+    assert isinstance(act(of, kept, sight(of, agent=published("v3", "v2"), **held_by("A-2"))), Begin | End)
+
+
+def test_an_order_of_a_later_version_is_not_carried_out_in_part() -> None:
+    of = spec()
+    planned = Journal(of, unknown=("gently", "policy.shadow"))
+    planned = planned.followed_by(next_entry(planned, "planned", 1.0, "ann"))
+    refused = act(of, story_of(planned), sight(of))
+    assert isinstance(refused, End)
+    assert (refused.outcome, refused.doc) == ("cancelled", None)
+    assert "does not know gently, policy.shadow: upgrade its shim" in refused.said
+    for what, more in (("begun", {"step": "start"}), ("rollback", {}), ("held", {})):
+        going = planned.followed_by(next_entry(planned, what, 2.0, "h1", **more))  # type: ignore[arg-type]
+        waits = act(of, story_of(going), sight(of))
+        assert isinstance(waits, Wait)
+        assert (waits.person, "does not know gently" in waits.why) == (True, True)
+
+
 def test_what_goes_back_ends_at_its_own_version_whatever_is_published() -> None:
     of = to_v2()
     placement = claimed(DOC, of)

@@ -69,6 +69,18 @@ def test_what_another_version_wrote_follows_too_and_a_change_of_it_is_found() ->
     assert chained(spec, [first.replace(b"two", b"2wo"), written]).broken.startswith("entry 1 does not follow")
 
 
+def test_what_this_version_does_not_know_of_an_order_is_named_and_what_is_said_of_its_risk_is_none() -> None:
+    spec, entries = documents(journal("planned"))
+    assert chained(spec, entries).unknown == ()
+    said = msgspec.json.decode(spec)
+    said |= {"gently": True, "policy": {"shadow": 0.5}, "risk": {"points": 3, "band": "low", "mood": "good"}}
+    said["target"]["rack"] = "r1"
+    found = chained(msgspec.json.encode(said), [])
+    assert found.unknown == ("gently", "target.rack", "policy.shadow")
+    assert found.broken == ""
+    assert found.followed_by(next_entry(found, "planned", 1.0, "h1")).unknown == found.unknown
+
+
 def test_the_hash_covers_every_field() -> None:
     entry = journal("planned").entries[0]
     others = [replace(entry, **{name: value}) for name, value in _other(entry).items()]
