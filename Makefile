@@ -8,7 +8,7 @@ export PYTHONPATH :=
 PYTEST = python -m pytest -o cache_dir=.pytest_cache/$@ $(if $(CI),--durations=60 --durations-min=5)
 # In CI what failed is run once more: the machines are shared, and a lab of four hosts is a lot for two cores. Both are shown.
 TESTS = $(PYTEST) $(1) $(if $(CI),|| { echo "$@: once more what failed"; $(PYTEST) $(1) --last-failed --last-failed-no-failures=none; })
-# Integration tests mostly wait, so these parts of them run side by side.
+# Integration tests mostly wait, so two of these parts run side by side: that leaves CPU to those that watch time-outs.
 PARTS := shim roles
 INTEGRATION := $(addprefix integration-,$(PARTS) others)
 
@@ -58,7 +58,7 @@ test-live: setup
 	@$(call TESTS,tests --ignore=tests/unit --ignore=tests/integration --ignore=tests/hosts/test_molecule.py)
 
 test-integration: setup ## tests against a real Consul, which they start
-	@$(MAKE) -j3 --output-sync --keep-going $(INTEGRATION)
+	@$(MAKE) -j2 --output-sync --keep-going $(INTEGRATION)
 
 $(PARTS:%=integration-%): integration-%:
 	@$(call TESTS,tests/integration/$*)
