@@ -4,14 +4,18 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH :=
-PYTEST := python -m pytest $(if $(CI),--durations=60 --durations-min=5)
-# In CI what failed is run once more, alone: the machines are shared, and a lab of four hosts is a lot for two cores. Both are shown.
-AGAIN = $(if $(CI),|| { echo "test: once more what failed"; $(PYTEST) $(1) --last-failed --last-failed-no-failures=none; })
+# What failed is remembered by target: several run side by side.
+PYTEST = python -m pytest -o cache_dir=.pytest_cache/$@ $(if $(CI),--durations=60 --durations-min=5)
+# In CI what failed is run once more: the machines are shared, and a lab of four hosts is a lot for two cores. Both are shown.
+TESTS = $(PYTEST) $(1) $(if $(CI),|| { echo "$@: once more what failed"; $(PYTEST) $(1) --last-failed --last-failed-no-failures=none; })
+# Integration tests mostly wait, so two of these parts run side by side: that leaves CPU to those that watch time-outs.
+PARTS := shim roles
+INTEGRATION := $(addprefix integration-,$(PARTS) others)
 
 LAB_NEEDS := debootstrap gpg gpgv haproxy iproute2 nftables openssh-client systemd-container
 LAB := PYTHONPATH=tests python -m hosts.lab
 
-.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-integration lint cli docs faults faults-migration bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge bench-migration lock
+.PHONY: lab-up lab-down lab-image help demo down setup test test-unit test-molecule test-live test-integration $(INTEGRATION) lint cli docs faults faults-migration bench-failover bench-calls bench-discovery bench-peers bench-agents bench-judge bench-migration lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -38,16 +42,29 @@ setup: ## .venv as requirements.lock says
 
 test: setup ## lint, and every test
 	@if [ "$$(id -u)" -eq 0 ]; then scripts/apt-install chromium chromium-driver $(LAB_NEEDS); fi
-	@echo "test: lint and the quick tests side by side, each shown at its end"
-	@$(MAKE) -j3 --output-sync lint test-unit lab-image
-	@echo "test: browser, faults, hosts, integration"
-	@$(PYTEST) tests --ignore=tests/unit $(call AGAIN,tests --ignore=tests/unit)
+	@echo "test: lint, the quick tests and Molecule's scenarios side by side, each shown at its end"
+	@$(MAKE) -j3 --output-sync lint test-unit test-molecule
+	@echo "test: browser, faults and hosts, then integration"
+	@$(MAKE) --keep-going test-live test-integration
 
 test-unit: setup ## the quick tests
-	@$(PYTEST) tests/unit $(call AGAIN,tests/unit)
+	@$(call TESTS,tests/unit)
+
+test-molecule: lab-image
+	@$(call TESTS,tests/hosts/test_molecule.py)
+
+# One after the other, with nothing beside: each needs the machine for itself.
+test-live: setup
+	@$(call TESTS,tests --ignore=tests/unit --ignore=tests/integration --ignore=tests/hosts/test_molecule.py)
 
 test-integration: setup ## tests against a real Consul, which they start
-	@$(PYTEST) tests/integration
+	@$(MAKE) -j2 --output-sync --keep-going $(INTEGRATION)
+
+$(PARTS:%=integration-%): integration-%:
+	@$(call TESTS,tests/integration/$*)
+
+integration-others:
+	@$(call TESTS,tests/integration $(PARTS:%=--ignore=tests/integration/%))
 
 lint: setup ## ruff, mypy, import-linter, ansible-lint, yamllint
 	@echo "lint: ruff" && ruff check . && ruff format --check --quiet .

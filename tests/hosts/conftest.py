@@ -15,7 +15,7 @@ from hosts.scenarios import Scenarios
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of it needs root and real hosts. The fleet takes CPU, so it comes later; what runs beside it is last."""
+    """All of it needs root and real hosts. The fleet takes CPU, so it comes later, and Molecule, two at once, last."""
     here = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in here:
         item.add_marker(pytest.mark.root)
@@ -34,10 +34,9 @@ def _uses(fixture: str, item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="package")
 def scenarios(request: pytest.FixtureRequest) -> Iterator[Scenarios]:
-    """Molecule's, as far as they were asked for: beside the fleet's tests one at a time, else two."""
+    """Molecule's, as far as they were asked for."""
     items = request.session.items
-    chosen = [item.callspec.params["scenario"] for item in items if _uses("scenario", item)]  # type: ignore[attr-defined]
-    made = Scenarios(chosen, at_once=1 if any(_uses("fleet", item) for item in items) else 2)
+    made = Scenarios([item.callspec.params["scenario"] for item in items if _uses("scenario", item)])  # type: ignore[attr-defined]
     yield made
     made.end()
 
@@ -61,12 +60,11 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="package")
-def fleet(lab: Lab, scenarios: Scenarios) -> Fleet:
-    """The reference fleet on the lab, as `site.yml` makes it. Its tests often wait, so scenarios run beside them."""
+def fleet(lab: Lab) -> Fleet:
+    """The reference fleet on the lab, as `site.yml` makes it."""
     fleet = Fleet(lab)
     fleet.first = fleet.play("site.yml")
     assert fleet.first.status == 0, fleet.first.output
-    scenarios.start()
     return fleet
 
 

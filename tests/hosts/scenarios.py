@@ -16,26 +16,21 @@ from hosts.lab.lab import Lab
 
 SCENARIOS = sorted(path.parent for path in CHECKOUT.glob("roles/*/molecule/*/molecule.yml"))
 SCENARIO_S = 1200
+AT_ONCE = 2
 
 
 class Scenarios:
-    """Those that were asked for, so many at once. They begin with `start`, or when the first is asked after."""
+    """Those that were asked for, from now on."""
 
-    def __init__(self, chosen: list[Path], at_once: int) -> None:
-        self._chosen = chosen
-        self._pool = ThreadPoolExecutor(at_once)
+    def __init__(self, chosen: list[Path]) -> None:
+        self._pool = ThreadPoolExecutor(AT_ONCE)
         self._running: set[subprocess.Popen[str]] = set()
-        self._said: dict[Path, Future[tuple[int, str]]] = {}
-
-    def start(self) -> None:
-        """Let them run; does nothing the second time."""
-        for scenario in self._chosen:
-            if scenario not in self._said:
-                self._said[scenario] = self._pool.submit(self._run, scenario)
+        self._said: dict[Path, Future[tuple[int, str]]] = {
+            scenario: self._pool.submit(self._run, scenario) for scenario in chosen
+        }
 
     def said(self, scenario: Path) -> tuple[int, str]:
         """Exit status and output, once it has ended."""
-        self.start()
         return self._said[scenario].result()
 
     def end(self) -> None:

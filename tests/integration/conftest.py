@@ -10,7 +10,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,24 +52,45 @@ def find_consul() -> Path | None:
     return Path(installed) if installed else None
 
 
+@pytest.fixture(scope="session")
+def fresh_consul(
+    consul_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], AbstractContextManager[ConsulServer]]]:
+    """Makes running servers. The next is started while one is used: its election is more than a second of waiting."""
+    spare = [_begun(consul_binary, tmp_path_factory)]
+
+    @contextmanager
+    def fresh() -> Iterator[ConsulServer]:
+        server = spare.pop()
+        spare.append(_begun(consul_binary, tmp_path_factory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+    yield fresh
+    spare.pop().stop()
+
+
+def _begun(binary: Path, folders: pytest.TempPathFactory) -> ConsulServer:
+    server = ConsulServer(binary, folders.mktemp("consul"))
+    server.begin()
+    return server
+
+
 @pytest.fixture
-def consul(consul_binary: Path, tmp_path: Path) -> Iterator[ConsulServer]:
+def consul(fresh_consul: Callable[[], AbstractContextManager[ConsulServer]]) -> Iterator[ConsulServer]:
     """A fresh running server, for tests that stop, freeze or wipe it, or need it empty."""
-    yield from _running(ConsulServer(consul_binary, tmp_path / "consul"))
+    with fresh_consul() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def shared_consul(consul_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulServer]:
+def shared_consul(fresh_consul: Callable[[], AbstractContextManager[ConsulServer]]) -> Iterator[ConsulServer]:
     """A running server for all tests of one module: each uses keys and services of its own."""
-    yield from _running(ConsulServer(consul_binary, tmp_path_factory.mktemp("shared") / "consul"))
-
-
-def _running(server: ConsulServer) -> Iterator[ConsulServer]:
-    try:
-        server.start()
+    with fresh_consul() as server:
         yield server
-    finally:
-        server.stop()
 
 
 class ConsulServer:
@@ -85,12 +107,17 @@ class ConsulServer:
         folder.mkdir(parents=True, exist_ok=True)
         self._choose_ports()
 
+    def begin(self) -> None:
+        """Start it, and wait for nothing."""
+        with self.log_file.open("ab") as log:
+            command = [self.binary, "agent", f"-config-file={self.folder / 'consul.json'}"]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
     def start(self) -> None:
-        """Start it and wait until it has a leader and takes writes."""
+        """Start it, unless that was begun, and wait until it has a leader and takes writes."""
         for _attempt in range(3):
-            with self.log_file.open("ab") as log:
-                command = [self.binary, "agent", f"-config-file={self.folder / 'consul.json'}"]
-                self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            if not self.process:
+                self.begin()
             if self._ready():
                 self.started_once = True
                 return
