@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from outrider.daemon.history import History
 from outrider.daemon.metrics import Metrics
 from outrider.daemon.migrating import Migrations
 from outrider.daemon.peering import Peering
+from outrider.daemon.reconnection import Reconnection
 from outrider.daemon.singletons import Singletons
 from outrider.daemon.state_copy import pre_copy
 from outrider.daemon.targets import SERVICE, Targets, shim_service
@@ -55,9 +55,7 @@ from outrider.registry.watch import Contact
 log = logging.getLogger("outrider.shim")
 
 TICK_S = 1.0
-# After a host was lost: what is asked through this host's Consul agent may hang on that one's server, unnoticed, for as
-# long as a question waits, 10 s. So it is asked anew when gossip knows of the loss, and when a new leader is elected.
-ASK_AGAIN_S = (1.5, 5.0)
+JOIN_S = 10.0
 
 
 def service_of(local: Local, host: str, address: str) -> Service:
@@ -130,7 +128,7 @@ class Shim:
             lambda: self.feed.view,
             self.locals,
             self._lease_changed,
-            lambda: {self.targets.peers.get(host, host) for host in self._lost_hosts},
+            lambda: {self.targets.peers.get(host, host) for host in self.reconnection.lost},
             self.move_keys.key_of,
         )
         self.targets = Targets(self.consul, config)
@@ -169,6 +167,11 @@ class Shim:
             lambda: self.singletons.leases,
             self._copy_state,
         )
+        self.reconnection = Reconnection(
+            self.singletons.keeper.ask_again,
+            (self.feed.ask_again, self.targets.ask_again, self.migrations.ask_again),
+            self._join,
+        )
         self.history = History(config.state_dir, config.host, lambda: instance_reports(self), lambda: self.reachable)
         self.publisher.on_published.append(self.history.changed)
         gpu_memory = GpuMemory(self._executor, self.locals, lambda: self.feed.view, self._gpu_memory_changed)
@@ -178,7 +181,6 @@ class Shim:
         self.reachable = True
         self.confirmed_at = 0.0
         self._lost_at = 0.0
-        self._lost_hosts: frozenset[str] = frozenset()  # as the peers say
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -218,6 +220,7 @@ class Shim:
         """End the shim alone: instances run on, stay registered, and the next shim takes them over."""
         if self._ticker:
             self._ticker.cancel()
+        self.reconnection.stop()
         self.care.stop()
         self.degradation.stop()
         self.lag.stop()
@@ -350,24 +353,13 @@ class Shim:
         self.publisher.changed()
 
     def _peers_changed(self) -> None:
-        before, self._lost_hosts = self._lost_hosts, self.peering.evidence.hosts
-        if self._lost_hosts - before:
-            self.singletons.keeper.ask_again()
-            for delay_s in ASK_AGAIN_S:
-                asyncio.get_running_loop().call_later(delay_s, self._ask_again)
+        self.reconnection.lost_are(self.peering.evidence.hosts)
         self.publisher.changed()
 
-    async def _rejoin(self) -> None:
-        """Show a host that is heard to the Consul agent: one that lost all others looks for them twice a minute."""
-        known = self.targets.peers
-        if heard := [known[host] for host in self.peering.heard if host in known]:
-            path = f"/v1/agent/join/{random.choice(heard)}"
-            ask = partial(self.consul.put, path, timeout_s=TICK_S)
-            await asyncio.get_running_loop().run_in_executor(self._executor, ask)
-
-    def _ask_again(self) -> None:
-        for follower in (self.feed, self.targets, self.migrations):
-            follower.ask_again()
+    async def _join(self, address: str) -> None:
+        """Takes as long as Consul's own time-outs: joins do not pile up."""
+        ask = partial(self.consul.put, f"/v1/agent/join/{address}", timeout_s=JOIN_S)
+        await asyncio.get_running_loop().run_in_executor(self._executor, ask)
 
     def _contact(self, contact: Contact) -> None:
         """Say it once when Consul goes, and once when it is back."""
@@ -393,13 +385,14 @@ class Shim:
                 self.agents.tick()
                 for renew in self.renewals:
                     await renew()
-                if await self.feed.confirm():
+                reached = await self.feed.confirm()
+                known = self.targets.peers
+                self.reconnection.reached(reached, (known[host] for host in self.peering.heard if host in known))
+                if reached:
                     self.confirmed_at = time.monotonic()
                     self.publisher.confirm()
                     await self.registrar.beat()
                     await self.registrar.correct()
-                else:
-                    await self._rejoin()
             except ConsulError as error:
                 log.debug("tick: %s", error.message)
             except Exception:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -23,7 +23,8 @@ from outrider.registry.leases import Confirmation
 
 log = logging.getLogger("outrider.lease")
 
-ANSWER_S = 0.3  # Consul may take; two of these and a pause fit into a lease
+# Consul may take. Two of these, the second beside the question to the other members, and a pause fit into a lease.
+ANSWER_S = 0.3
 SOLE_EVERY = 10  # a lease that nobody else may take is looked at each tenth time
 
 # Agents with holder and epoch, and the hosts to ask; returns for each host the agents that it lets go on.
@@ -37,18 +38,17 @@ class Confirming:
     def __init__(
         self,
         keeper: LeaseKeeper,
-        consuls: Sequence[Consul],
+        consul: Consul,
         host: str,
         ask_members: AskMembers | None = None,
     ) -> None:
         self.failsafe = False
         self._keeper = keeper
-        self._consuls = list(consuls)
+        self._consul = consul
         # A thread of its own: no other work on leases may make one run out.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirmation")
         self._host = host
         self._ask_members = ask_members
-        self._lines = [consul.http.line() for consul in self._consuls]
         self._round = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -83,7 +83,9 @@ class Confirming:
         sent = time.monotonic()
         found = await self._asked_consul(asked, session)
         if found is None:
-            await self._go_on_without_consul()
+            sent = time.monotonic()
+            found, _ = await asyncio.gather(self._asked_consul(asked, session), self._go_on_without_consul())
+        if found is None:
             return
         if self.failsafe:
             self.failsafe = False
@@ -97,16 +99,13 @@ class Confirming:
                 self._keeper.confirmed(agent, sent)
 
     async def _asked_consul(self, agents: Iterable[str], session: str) -> Confirmation | None:
-        """The first answer of any Consul agent; the one that answered last is asked first."""
-        for _ in range(min(2, len(self._consuls))):
-            ask = partial(leases.confirm, self._consuls[0], agents, session, timeout_s=ANSWER_S, line=self._lines[0])
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._executor, ask)
-            except ConsulError as error:
-                log.debug("leases are not confirmed: %s", error.message)
-                self._consuls.append(self._consuls.pop(0))
-                self._lines.append(self._lines.pop(0))
-        return None
+        """What one Consul agent says; the next time another is asked if it says nothing."""
+        ask = partial(leases.confirm, self._consul, agents, session, timeout_s=ANSWER_S)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, ask)
+        except ConsulError as error:
+            log.debug("leases are not confirmed: %s", error.message)
+            return None
 
     async def _go_on_without_consul(self) -> None:
         """What every other member of a lease allows, goes on for one lease length more."""

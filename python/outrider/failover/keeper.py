@@ -432,7 +432,10 @@ class LeaseKeeper:
         held.doc = replace(held.doc, members=(*held.doc.members, *(m for m in members if m not in held.doc.members)))
         sent = time.monotonic()
         try:
-            index = await self._thread(lambda: leases.amend(self._consul, doc, held.session))
+            known = self.leases.get(doc.agent)
+            index = await self._thread(
+                lambda: leases.amend(self._consul, doc, known.index if known else 0, held.session)
+            )
         except ConsulError as error:
             log.debug("the members of %s: %s", doc.agent, error.message)
             return

@@ -146,8 +146,11 @@ def load_config(path: Path) -> Config:
 def _server(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of a Consul server. Raises ValueError."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.port or parts.path:
+    whole = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.port or parts.username or url != whole:
         raise ValueError(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("the token would go in the clear")
     return parts.scheme, parts.hostname, parts.port
 
 

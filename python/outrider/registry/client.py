@@ -42,7 +42,6 @@ class Consul(consul.base.Consul):
     """python-consul2's client, `http` being our Transport. Thread-safe.
 
     others: agents of the same Consul that are asked when this one does not answer, unless `avoid` has their hosts
-    home: this one alone
     """
 
     http: Transport
@@ -50,7 +49,6 @@ class Consul(consul.base.Consul):
     def __init__(self, address: Address, *others: Address, avoid: Callable[[], Container[str]] = lambda: ()) -> None:
         self.address = address
         self._others, self._avoid = others, avoid
-        self.home = Consul(address) if others else self
         try:
             with warnings.catch_warnings():
                 # Its constructor warns of its own use of the legacy ACL, which we do not use.
@@ -92,10 +90,16 @@ class Consul(consul.base.Consul):
         return _reply(raw, path)
 
     def put(
-        self, path: str, body: bytes | None = None, *, params: Params = None, timeout_s: float | None = None
+        self,
+        path: str,
+        body: bytes | None = None,
+        *,
+        params: Params = None,
+        timeout_s: float | None = None,
+        line: Line | None = None,
     ) -> bytes:
         """Write to `path`. Raises ConsulError with `status` unless it is done."""
-        raw = self.http.request("PUT", path, params=params, body=body, timeout_s=timeout_s)
+        raw = self.http.request("PUT", path, params=params, body=body, timeout_s=timeout_s, line=line)
         if raw.status >= 300:
             raise error_of(raw, f"PUT {path}")
         return raw.body
@@ -130,6 +134,8 @@ class Consul(consul.base.Consul):
         node_checks: Sequence[str] = ("serfHealth",),
         service_checks: Sequence[str] = (),
         node: str = "",
+        timeout_s: float | None = None,
+        line: Line | None = None,
     ) -> str:
         """A session whose locks are released, not deleted, when it ends. python-consul2 cannot bind service checks.
 
@@ -146,7 +152,8 @@ class Consul(consul.base.Consul):
             request["Node"] = node
         if ttl_s:
             request["TTL"] = f"{round(ttl_s * 1000)}ms"
-        return decode(self.put("/v1/session/create", msgspec.json.encode(request)), _Session).ID
+        body = msgspec.json.encode(request)
+        return decode(self.put("/v1/session/create", body, timeout_s=timeout_s, line=line), _Session).ID
 
 
 def _reply(raw: Raw, path: str) -> Reply:

@@ -13,12 +13,15 @@ from outrider.registry.transport import Params, Transport
 
 # So long after it went unanswered the first one, which is the host's own, is tried again.
 HOME_S = 30.0
+# What an agent says that has lost the servers, or a server that has lost the others.
+ALONE = (b"No cluster leader", b"No known Consul servers", b"rpc error")
 
 
 class Fallback(Transport):
-    """A request fails where one Consul agent does not answer it; the next request goes to the next agent.
+    """A request fails where one Consul agent does not answer it, or knows no leader; the next goes to the next agent.
 
-    It is not sent again here: whether a write was done nobody knows, and who waits for a read decides how long.
+    It is not sent again here: whether a write was done nobody knows, and who waits for a read decides how long. A line
+    that was cut while it waited counts as one that was not answered.
     `avoid`: hosts' addresses that are better not asked now. Thread-safe.
     """
 
@@ -36,9 +39,13 @@ class Fallback(Transport):
         self._home_at = 0.0
         self._lock = threading.Lock()
 
-    def line(self) -> Line:
+    def line(self, old: Line | None = None) -> Line:
         """A connection to the one that is asked now."""
-        return self._now().line()
+        asked = self._now()
+        if old and old.address != asked.address:
+            old.close()
+            old = None
+        return asked.line(old)
 
     def request(
         self,
@@ -54,10 +61,13 @@ class Fallback(Transport):
         """As Transport's."""
         asked = self._of(line) if line else self._now()
         try:
-            return asked.request(method, path, params=params, body=body, timeout_s=timeout_s, token=token, line=line)
+            raw = asked.request(method, path, params=params, body=body, timeout_s=timeout_s, token=token, line=line)
         except ConsulUnreachable:
             self._move_on(asked)
             raise
+        if raw.status >= 500 and any(sign in raw.body for sign in ALONE):
+            self._move_on(asked)
+        return raw
 
     def close(self) -> None:
         """Drop every connection that is not in use."""

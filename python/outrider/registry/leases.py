@@ -12,11 +12,11 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from outrider.errors import ConsulConflict, ConsulError, ConsulUnreachable
+from outrider.errors import ConsulConflict, ConsulError
 from outrider.registry.client import Consul, Reply, decode
 from outrider.registry.kv import TXN_OPS
 from outrider.registry.layout import PLACEMENT
-from outrider.registry.line import Line, Raw
+from outrider.registry.line import Raw
 from outrider.registry.transport import error_of
 
 LEASES = "outrider/leases/"
@@ -105,17 +105,19 @@ def decode_leases(reply: Reply) -> tuple[dict[str, Lease], list[str]]:
 
 def create_session(consul: Consul, host: str) -> str:
     """The session of a host's shim. It ends with the host (serfHealth), and its locks are then released."""
-
-    def created(asked: Consul, node: str = "") -> str:
-        name = f"outrider on {host}"
-        return asked.create_session(name, ttl_s=SESSION_TTL_S, lock_delay_s=LOCK_DELAY_S, node=node)
-
+    line = consul.http.line()
+    node = "" if line.address == consul.address else host  # another agent would take it for one of its own host
     try:
-        return created(consul.home)
-    except ConsulUnreachable:
-        if consul.home is consul:
-            raise
-        return created(consul, node=host)
+        return consul.create_session(
+            f"outrider on {host}",
+            ttl_s=SESSION_TTL_S,
+            lock_delay_s=LOCK_DELAY_S,
+            node=node,
+            timeout_s=1.0,
+            line=line,
+        )
+    finally:
+        line.close()
 
 
 def renew_session(consul: Consul, session: str) -> None:
@@ -141,9 +143,13 @@ def acquire(
     return _write(consul, doc, [same, *_placed(doc, placement_index)], "lock", session, timeout_s)
 
 
-def amend(consul: Consul, doc: LeaseDoc, session: str, timeout_s: float = 1.0) -> int:
-    """Write `doc` while holding the lock. Raises ConsulConflict if it is not ours."""
-    return _write(consul, doc, [_checked(doc.agent, session)], "set", "", timeout_s)
+def amend(consul: Consul, doc: LeaseDoc, index: int, session: str, timeout_s: float = 1.0) -> int:
+    """Write `doc` while holding the lock. Raises ConsulConflict if it is not ours, or not as it was read at `index`.
+
+    Without the latter a write that hangs could be done later, over a lease that was given up and taken again.
+    """
+    same = {"Verb": "check-index", "Key": LEASES + doc.agent, "Index": index}
+    return _write(consul, doc, [_checked(doc.agent, session), same], "set", "", timeout_s)
 
 
 def release(consul: Consul, doc: LeaseDoc, session: str, timeout_s: float = 0.5, *, placement_index: int = 0) -> int:
@@ -159,9 +165,7 @@ def _placed(doc: LeaseDoc, index: int) -> list[dict[str, Any]]:
     return [{"Verb": "check-index", "Key": PLACEMENT + doc.agent, "Index": index}] if index else []
 
 
-def confirm(
-    consul: Consul, agents: Iterable[str], session: str, *, timeout_s: float, line: Line | None = None
-) -> Confirmation:
+def confirm(consul: Consul, agents: Iterable[str], session: str, *, timeout_s: float) -> Confirmation:
     """Ask the leader, once it made sure that it still leads, which of these locks our session holds.
 
     A read in default mode is no proof: a leader that was cut off answers those for half a second.
@@ -172,9 +176,7 @@ def confirm(
     for first in range(0, len(names), TXN_OPS):
         chunk = names[first : first + TXN_OPS]
         body = msgspec.json.encode([{"KV": _checked(agent, session)} for agent in chunk])
-        raw = consul.http.request(
-            "PUT", "/v1/txn", params={"consistent": ""}, body=body, timeout_s=timeout_s, line=line
-        )
+        raw = consul.http.request("PUT", "/v1/txn", params={"consistent": ""}, body=body, timeout_s=timeout_s)
         if raw.status not in (200, 409):
             raise error_of(raw, "a question about leases")
         failures = {chunk[error.OpIndex]: error.What for error in decode(raw.body, _Answer).Errors or ()}

@@ -81,6 +81,11 @@ class Line:
                     # Not the method of an SSL socket: that one drops the state which the waiting thread reads.
                     socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it can be used no more."""
+        return self._cut
+
     def close(self) -> None:
         """Drop the connection; the next request opens another."""
         with self._lock:

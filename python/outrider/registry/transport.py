@@ -30,12 +30,15 @@ class Transport(consul.base.HTTPClient):
     def __init__(self, address: Address) -> None:
         super().__init__(host=address.host, port=address.port, scheme=address.scheme)
         self.address = address
-        self._context = tls_context(address)
+        tls_context(address)  # what cannot be used is refused at once
         self._idle: list[Line] = []
 
-    def line(self) -> Line:
-        """A connection for one caller alone, to be given to `request`."""
-        return Line(self.address, self._context)
+    def line(self, old: Line | None = None) -> Line:
+        """A connection for one caller alone, to be given to `request`; the `old` one while that is still right.
+
+        Raises ConsulError for files that cannot be used: they may have been replaced since.
+        """
+        return old if old and not old.is_cut else Line(self.address, tls_context(self.address))
 
     def request(
         self,

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from outrider.errors import ConsulError
 from outrider.registry.client import WAIT_MAX_S, Consul, Reply
+from outrider.registry.line import Line
 from outrider.registry.pace import Bucket, backoff_s
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ BURST = 50
 # How long one question waits while Consul replaces its store. It wakes a watch as a snapshot restore begins, with the
 # old content; the next question then waits in vain for an index that the restored store has not reached.
 RESTORE_WAIT_S = 0.5
+QUICK_S = 0.2
 # What `stop` waits at most: a connection that is being opened cannot be cut.
 STOP_S = 2.0
 
@@ -50,7 +52,8 @@ class Watch:
 
     The wait is short (10 s) because wake-ups have been lost in past versions: what was missed heals. An answer is no
     promise of a change, so the content is compared before `on_change` is called. `by_index`: what changed need not show
-    in the content, so the index is compared too. `late_s`: an answer that is later than that is not waited for.
+    in the content, so the index is compared too. `late_s`: how late an answer may be, and the first twice that; then
+    another is asked, without a pause that grows.
     """
 
     def __init__(
@@ -112,11 +115,12 @@ class Watch:
             reply = self._ask(index, wait_s)
             if isinstance(reply, str):
                 index = 0
-                if self._anew():
+                if self._was_doubted():
                     continue
                 failures += 1
                 self._call(self._on_contact, Contact(False, False, reply, time.monotonic()))
-                self._stopping.wait(backoff_s(failures, self._rng))
+                pause_s = backoff_s(failures, self._rng)
+                self._stopping.wait(pause_s if self._late_s is None else min(pause_s, QUICK_S))
                 continue
             failures = 0
             if index and reply.index <= index and time.monotonic() < asked_at + wait_s:
@@ -128,16 +132,18 @@ class Watch:
 
     def _ask(self, index: int, wait_s: float) -> Reply | str:
         """The answer, or why there is none. The first question, also after trouble, does not block."""
-        try:
+        timeout_s = None
+        if self._late_s is not None:
             # Consul adds up to a sixteenth of the wait so that watchers do not all return together.
-            timeout_s = None if self._late_s is None else self._late_s + (wait_s * 17 / 16 if index else 0.0)
+            timeout_s = self._late_s + (wait_s * 17 / 16 if index else self._late_s)
+        try:
             return self._consul.get(
                 self._path,
                 index=index or None,
                 wait_s=wait_s,
                 timeout_s=timeout_s,
                 params=self._params,
-                line=self._line,
+                line=self._current_line(),
             )
         except ConsulError as error:
             return error.message
@@ -146,12 +152,16 @@ class Watch:
             log.exception("watch %s failed", self._name)
             return repr(error)
 
-    def _anew(self) -> bool:
-        """Use another connection after a failure; whether it failed because it was doubted."""
+    def _current_line(self) -> Line:
+        """A cut one is replaced, unless it was cut to stop, and so is one to an agent that is not to be asked now."""
+        with self._line_lock:
+            if not self._stopping.is_set():
+                self._line = self._consul.http.line(self._line)
+            return self._line
+
+    def _was_doubted(self) -> bool:
         with self._line_lock:
             doubted, self._doubted = self._doubted, False
-            if not self._stopping.is_set():
-                self._line = self._consul.http.line()
             return doubted
 
     def _compare(self, reply: Reply) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from outrider.errors import ConsulError, ConsulUnreachable
+from outrider.registry import fallback
 from outrider.registry.address import Address
 from outrider.registry.client import Consul, connect
 from outrider.registry.fallback import HOME_S, Fallback
@@ -44,11 +46,18 @@ def test_what_fails_is_asked_of_the_next_and_nothing_is_sent_twice(two: list[Add
 
 
 def test_an_error_that_consul_answers_moves_nobody_on(fake_consul, answers, two: list[Address]) -> None:
-    no_leader = fake_consul(answers(status=500, body=b"No cluster leader"))
-    client = connect(no_leader.address, *two)
+    client = connect(fake_consul(answers(status=500, body=b"invalid session")).address, *two)
     for _ in range(2):
-        with pytest.raises(ConsulError, match="No cluster leader"):
+        with pytest.raises(ConsulError, match="invalid session"):
             client.get("/v1/x")
+
+
+@pytest.mark.parametrize("said_", [b"No cluster leader", b"No known Consul servers", b"rpc error getting client: x"])
+def test_an_agent_that_has_lost_the_others_is_not_asked_again(fake_consul, answers, two, said_: bytes) -> None:
+    client = connect(fake_consul(answers(status=500, body=said_)).address, *two)
+    with pytest.raises(ConsulError, match=said_.decode()):
+        client.get("/v1/x")
+    assert client.get("/v1/x").body == b"one"
 
 
 def test_the_first_is_tried_again_after_a_while(two: list[Address]) -> None:
@@ -136,11 +145,26 @@ def test_a_watch_waits_no_longer_than_it_was_told_for_a_late_answer(hanging, wat
     assert watched(client, asked, doubt=False, late_s=0.2) == [b"one"]
 
 
+def test_a_watch_comes_home(fake_consul, answers, two, watched, monkeypatch) -> None:
+    """It would else stay with the server that answers it, and all hosts' watches with it."""
+    monkeypatch.setattr(fallback, "HOME_S", 0.3)
+    asked, told = threading.Event(), threading.Event()
+    home = fake_consul(answers(before=lambda: (asked.set(), told.is_set() or time.sleep(1.0)), body=b"home"))
+    client = connect(home.address, *two)
+    assert watched(client, asked, doubt=True) == [b"one"]
+    told.set()
+    before = len(home.asked)
+    deadline = time.monotonic() + WITHIN_S
+    while len(home.asked) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_session_is_the_hosts_own_also_when_a_server_makes_it(fake_consul, answers) -> None:
     server = fake_consul(answers(body=b'{"ID": "s"}'))
     client = connect(NOBODY, server.address)
     with pytest.raises(ConsulUnreachable):
-        client.get("/v1/x")
+        create_session(client, "h1")
     assert create_session(client, "h1") == "s"
     assert b'"Node":"h1"' in server.asked[0].body
     assert create_session(connect(server.address), "h1") == "s"
