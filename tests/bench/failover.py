@@ -29,7 +29,6 @@ from hosts.fleet import Fleet, until
 SINGLETON, WITH_STANDBYS, REPLICATED = "Counter", ("Counter", "Ledger"), "Echo"
 LED = ", the Consul leader's host"
 OURS = "outrider"
-HANGS_S = 0.5  # deadline of calls while a host is lost: what is under way there is never answered
 
 
 def wait_well(fleet: Fleet) -> None:
@@ -91,7 +90,7 @@ def host_lost(fleet: Fleet, count: int, led: bool, kept: Samples) -> None:
         others = [name for name in fleet.lab.machines() if name != host]
         rows = fleet.status(others[0])["instances"]
         replicas = [row["instance"] for row in rows if row["agent"] == REPLICATED and row["host"] == host]
-        callers = Callers(fleet, agent, others, HANGS_S)
+        callers = Callers(fleet, agent, others)
         watchers = [Watcher(fleet, name, REPLICATED) for name in others]
         for watcher in watchers:
             for replica in replicas:

@@ -19,7 +19,7 @@ agent, done, last = sys.argv[1], [], None
 threading.Thread(target=lambda: done.append(sys.stdin.read()), daemon=True).start()
 while not done:
     try:
-        said = outrider.call(agent, "who", timeout=float(sys.argv[2]))
+        said = outrider.call(agent, "who", timeout=5.0)
     except outrider.OutriderError as error:
         print("error", 0, time.monotonic_ns(), repr(str(error)), flush=True)
     else:
@@ -82,9 +82,9 @@ class Teller:
 class Caller(Teller):
     """Calls one agent from one host without end, and tells when another instance answers, or nobody."""
 
-    def __init__(self, fleet: Fleet, host: str, agent: str, deadline_s: float) -> None:
+    def __init__(self, fleet: Fleet, host: str, agent: str) -> None:
         self.errors: list[str] = []
-        super().__init__(fleet, host, PYTHON, "-c", CALLER, agent, str(deadline_s))
+        super().__init__(fleet, host, PYTHON, "-c", CALLER, agent)
 
     def _take(self, line: str) -> None:
         if line.startswith("error "):
@@ -101,10 +101,10 @@ class Caller(Teller):
 
 
 class Callers:
-    """One on each host. `deadline_s`: of each call; one at a host that loses its power hangs for so long."""
+    """One on each host."""
 
-    def __init__(self, fleet: Fleet, agent: str, hosts: list[str] | None = None, deadline_s: float = 5.0) -> None:
-        self.all = [Caller(fleet, host, agent, deadline_s) for host in hosts or list(fleet.lab.machines())]
+    def __init__(self, fleet: Fleet, agent: str, hosts: list[str] | None = None) -> None:
+        self.all = [Caller(fleet, host, agent) for host in hosts or list(fleet.lab.machines())]
         self.epoch = 0
         self.instance = ""
         self.settle()
