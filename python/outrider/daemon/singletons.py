@@ -66,7 +66,9 @@ class Singletons:
         )
         self.handovers = Handovers(self.keeper, config, self._well_instance, key_of)
         ask = Failsafe(peers, self.keeper.promise).ask_members if peers else None
-        self.confirming = Confirming(self.keeper, connect(*addresses, avoid=lost), config.host, ask)
+        home, *others = addresses
+        servers = connect(*others, avoid=lost) if others else None
+        self.confirming = Confirming(self.keeper, connect(home), servers, config.host, ask)
 
     @property
     def leases(self) -> Mapping[str, Lease]:

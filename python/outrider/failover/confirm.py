@@ -33,18 +33,20 @@ AskMembers = Callable[[dict[str, tuple[str, int]], frozenset[str]], Awaitable[Pr
 
 
 class Confirming:
-    """The loop. `ask_members`: how other hosts are asked, None where there are none."""
+    """The loop. `servers`: Consul's, and `ask_members`: how other hosts are asked; None where there are none."""
 
     def __init__(
         self,
         keeper: LeaseKeeper,
         consul: Consul,
+        servers: Consul | None,
         host: str,
         ask_members: AskMembers | None = None,
     ) -> None:
         self.failsafe = False
         self._keeper = keeper
         self._consul = consul
+        self._servers = servers
         # A thread of its own: no other work on leases may make one run out.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirmation")
         self._host = host
@@ -81,13 +83,18 @@ class Confirming:
         if not asked:
             return
         sent = time.monotonic()
-        found = await self._asked_consul(asked, session)
+        found = await self._asked(self._consul, asked, session)
         if found is None:
             sent = time.monotonic()
-            found, _ = await asyncio.gather(self._asked_consul(asked, session), self._go_on_without_consul())
+            found, allowed = await asyncio.gather(
+                self._asked(self._servers, asked, session), self._go_on_without_consul()
+            )
+            # The servers free the locks of a host whose Consul agent is away; its holders go on while all members let
+            # them, and lock again when it is back: a restart of Consul moves nothing.
+            asked = {agent: held for agent, held in asked.items() if agent not in allowed}
         if found is None:
             return
-        if self.failsafe:
+        if self.failsafe and asked:
             self.failsafe = False
             log.info("Consul confirms leases again")
         for agent, held in asked.items():
@@ -98,17 +105,19 @@ class Confirming:
             else:
                 self._keeper.confirmed(agent, sent)
 
-    async def _asked_consul(self, agents: Iterable[str], session: str) -> Confirmation | None:
-        """What one Consul agent says; the next time another is asked if it says nothing."""
-        ask = partial(leases.confirm, self._consul, agents, session, timeout_s=ANSWER_S)
+    async def _asked(self, consul: Consul | None, agents: Iterable[str], session: str) -> Confirmation | None:
+        """What Consul says; None if it says nothing in time."""
+        if consul is None:
+            return None
+        ask = partial(leases.confirm, consul, agents, session, timeout_s=ANSWER_S)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, ask)
         except ConsulError as error:
             log.debug("leases are not confirmed: %s", error.message)
             return None
 
-    async def _go_on_without_consul(self) -> None:
-        """What every other member of a lease allows, goes on for one lease length more."""
+    async def _go_on_without_consul(self) -> frozenset[str]:
+        """What every other member of a lease allows, goes on for one lease length more; the agents of these."""
         sent = time.monotonic()
         wanted = {
             agent: held
@@ -116,18 +125,21 @@ class Confirming:
             if sent - held.confirmed_at <= FAILSAFE_S and self._others(held) and not held.doc.sole
         }
         if self._ask_members is None or not wanted:
-            return
+            return frozenset()
         hosts = frozenset().union(*(self._others(held) for held in wanted.values()))
         promised = await self._ask_members(
             {agent: (held.instance, held.doc.epoch) for agent, held in wanted.items()}, hosts
         )
+        going_on = set()
         for agent, held in wanted.items():
             allowed = all(agent in promised.get(host, ()) for host in self._others(held))
             if allowed and self._keeper.held.get(agent) is held:
                 self._keeper.allowed(agent, sent)
+                going_on.add(agent)
                 if not self.failsafe:
                     self.failsafe = True
                     log.warning("Consul confirms no lease: holders go on while all other members let them")
+        return frozenset(going_on)
 
     def _others(self, held: Held) -> frozenset[str]:
         """Hosts of the other members. A member of this host asks nobody: its shim is this one."""
