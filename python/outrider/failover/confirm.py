@@ -1,7 +1,8 @@
 """Confirms the leases of this host again and again, so that they run out where that is no longer possible.
 
-Asked is Consul, through the local agent and, when that does not answer, through the servers themselves. Where nobody
-answers, the other members of each lease are asked to let its holder go on (Patroni's fail-safe mode): all must.
+Asked is Consul, through the local agent. When that does not answer, the servers themselves are asked and, at the same
+time, the other members of each lease, to let its holder go on (Patroni's fail-safe mode): all must. Their leave counts
+more than a server's word that the lock is free, because none of them takes the lease while it lasts.
 """
 
 from __future__ import annotations

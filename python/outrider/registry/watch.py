@@ -26,6 +26,7 @@ BURST = 50
 # How long one question waits while Consul replaces its store. It wakes a watch as a snapshot restore begins, with the
 # old content; the next question then waits in vain for an index that the restored store has not reached.
 RESTORE_WAIT_S = 0.5
+# The longest pause after a failure where another agent can be asked: it is not the one to be spared.
 QUICK_S = 0.2
 # What `stop` waits at most: a connection that is being opened cannot be cut.
 STOP_S = 2.0
